@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from example.services import LocalRedis
-from tests.harness.run import Run, new_run, point_django_at
+from tests.harness.run import Run, disconnect_django, new_run, point_django_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -69,38 +69,30 @@ def run(pytestconfig: pytest.Config) -> Run:
 @pytest.fixture(scope="session")
 def database_url(run: Run, worker_id: str, django_db_blocker: Any) -> Iterator[str]:
     """The URL of this worker's own database, to which Django's connections are pointed."""
-    from django.db import connections
-
     from tests.harness.tenants import build_template
 
     def build(url: str) -> None:
         point_django_at(url)
         build_template()
-        # A database that someone is connected to can't be a template.
-        connections["default"].close()
-        connections["default"].close_pool()
+        disconnect_django()
 
     with django_db_blocker.unblock():
         url = run.create(worker_id, template=run.template(build))
         point_django_at(url)
         yield url
-        connections["default"].close()
-        connections["default"].close_pool()
+        disconnect_django()
 
 
 @pytest.fixture
 def tenants(database_url: str, django_db_blocker: Any) -> Iterator[tuple[Tenant, Tenant]]:
     """Both tenants with empty tables. Whatever the test commits in them is gone after it."""
-    from django.db import connection
-
-    from tests.harness.tenants import Tenant, empty_tenants
+    from tests.harness.tenants import Tenant, empty_tenants, leave_tenant
 
     with django_db_blocker.unblock():
-        connection.set_schema_to_public()
+        leave_tenant()
         yield Tenant("acme"), Tenant("globex")
-        connection.set_schema_to_public()
+        leave_tenant()
         empty_tenants()
-        connection.close()
 
 
 @pytest.fixture
@@ -126,9 +118,7 @@ def people(tenants: tuple[Tenant, Tenant]) -> tuple[str, ...]:
 
 
 @pytest.fixture
-def start_server(
-    tenants: tuple[Tenant, Tenant], database_url: str, tmp_path: Path
-) -> Iterator[Callable[..., Server]]:
+def start_server(tenants: tuple[Tenant, Tenant], database_url: str, tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """`start_server(NAME="value", ...)` serves the worker's database, with those environment variables."""
     from tests.harness.server import Server
 

@@ -18,15 +18,11 @@ def test_tenants_start_empty_with_equal_ids(acme: Tenant, globex: Tenant, turn: 
     for tenant in (acme, globex):
         tenant.create_user("alice", first_name=tenant.schema_name)
         with tenant.activated():
-            names[tenant.schema_name] = list(
-                get_user_model().objects.values_list("pk", "username", "first_name")
-            )
+            names[tenant.schema_name] = list(get_user_model().objects.values_list("pk", "username", "first_name"))
     assert names == {"acme": [(1, "alice", "acme")], "globex": [(1, "alice", "globex")]}
 
 
-def test_server_logs_in_by_tenant(
-    acme: Tenant, globex: Tenant, people: tuple[str, ...], server: Server
-) -> None:
+def test_server_logs_in_by_tenant(acme: Tenant, globex: Tenant, people: tuple[str, ...], server: Server) -> None:
     acme.create_user("dave")
     assert "sessionid=" in server.login(acme, "dave")
     with pytest.raises(AssertionError, match="errorlist"):

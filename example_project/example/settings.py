@@ -19,6 +19,7 @@ SHARED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.staticfiles",
     "example",
+    "replay",
 ]
 TENANT_APPS = [
     "django.contrib.admin",
@@ -54,6 +55,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 ROOT_URLCONF = "example.urls"
+PUBLIC_SCHEMA_URLCONF = "example.public_urls"
 ASGI_APPLICATION = "example.asgi.application"
 TEMPLATES = [
     {

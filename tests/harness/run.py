@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from django.db import connections
 from psycopg import conninfo, sql
 
 from example.database import database_from_url
@@ -104,11 +105,15 @@ def new_run() -> Iterator[Run]:
 
 def point_django_at(url: str) -> None:
     """Make `url` the database of every connection that Django opens from now on, in any thread."""
-    from django.db import connections
-
-    connections["default"].close()
-    connections["default"].close_pool()
+    disconnect_django()
     settings = connections.settings["default"]
     fresh = database_from_url(url)
     fresh["OPTIONS"]["pool"] = settings["OPTIONS"].get("pool")
     settings.update(fresh)
+
+
+def disconnect_django() -> None:
+    """Close this thread's connection and the idle ones of the pool: a template must have no clients."""
+    connection: Any = connections["default"]
+    connection.close()
+    connection.close_pool()

@@ -7,7 +7,6 @@ import http.client
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from http.cookies import SimpleCookie
@@ -19,6 +18,7 @@ from example.services.process import end, spawn
 from tests.harness.tenants import PASSWORD
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Mapping
 
     from tests.harness.tenants import Tenant

@@ -67,6 +67,12 @@ def build_template() -> None:
         Domain.objects.create(domain=host, tenant=customer, is_primary=True)
 
 
+def leave_tenant() -> None:
+    """Put this thread's connection back to the shared schema, whatever a test did to it."""
+    untyped: Any = connection
+    untyped.set_schema_to_public()
+
+
 def empty_tenants() -> None:
     """Empty the tenants' tables and let their ids start at 1 again, so that equal rows get equal ids."""
     with connection.cursor() as cursor:

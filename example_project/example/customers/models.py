@@ -4,7 +4,7 @@ from django.db import models
 from django_tenants.models import DomainMixin, TenantMixin
 
 
-class Customer(TenantMixin):  # type: ignore[misc] # comes untyped
+class Customer(TenantMixin):
     """A company that uses the service: one PostgreSQL schema."""
 
     name = models.CharField(max_length=100)
@@ -15,5 +15,5 @@ class Customer(TenantMixin):  # type: ignore[misc] # comes untyped
         return self.name
 
 
-class Domain(DomainMixin):  # type: ignore[misc] # comes untyped
+class Domain(DomainMixin):
     """A host name under which a customer's pages are found."""

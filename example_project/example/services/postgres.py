@@ -13,7 +13,7 @@ import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
 from example.services.process import ServiceError, end, spawn
@@ -40,7 +40,7 @@ class EmbeddedPostgres:
         self._socket_dir: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> EmbeddedPostgres:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -75,7 +75,7 @@ class EmbeddedPostgres:
         with log.open("wb") as output:
             self._process = spawn(command, uid=self._uid, end_signal=signal.SIGINT, output=output)
         try:
-            self._wait_until_ready(log)
+            self._wait_until_ready(self._process, log)
         except BaseException:
             self.stop()
             raise
@@ -115,13 +115,11 @@ class EmbeddedPostgres:
             check=False,
         )
         if run.returncode:
-            raise ServiceError(
-                f"PostgreSQL can't make its data folder: {run.stderr.strip().splitlines()[-1]}"
-            )
+            raise ServiceError(f"PostgreSQL can't make its data folder: {run.stderr.strip().splitlines()[-1]}")
         draft.rename(self.data_dir)
 
     def _end_leftover(self, binaries: Path) -> None:
-        """Stop a server that still runs on this folder, its parent having been killed on a system but Linux."""
+        """Stop a server that still runs on this folder: only Linux ends it with a killed parent."""
         if (self.data_dir / "postmaster.pid").exists():
             subprocess.run(
                 [str(binaries / "pg_ctl"), "-D", str(self.data_dir), "-m", "fast", "-w", "stop"],
@@ -137,16 +135,15 @@ class EmbeddedPostgres:
             os.chown(folder, self._uid, self._uid)
             allow_passage(folder)
 
-    def _wait_until_ready(self, log: Path) -> None:
-        assert self._process is not None
+    def _wait_until_ready(self, process: subprocess.Popen[bytes], log: Path) -> None:
         deadline = time.monotonic() + START_SECONDS
         status = self.data_dir / "postmaster.pid"
         while time.monotonic() < deadline:
             with contextlib.suppress(FileNotFoundError):
                 lines = status.read_text().splitlines()
-                if lines and lines[0] == str(self._process.pid) and lines[-1].strip() == "ready":
+                if lines and lines[0] == str(process.pid) and lines[-1].strip() == "ready":
                     return
-            if self._process.poll() is not None:
+            if process.poll() is not None:
                 break
             time.sleep(0.02)
         said = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]

@@ -7,15 +7,15 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from example.services.process import ServiceError, end, spawn
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
 
 START_SECONDS = 30
@@ -32,7 +32,7 @@ class LocalRedis:
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> LocalRedis:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

@@ -1,0 +1,31 @@
+# Everything runs in .venv, which is made when first needed: see tools/bootstrap.py.
+
+# The first Python that starts and is new enough; else any, which then says what is needed.
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python; do \
+	if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$python; exit; fi; done; \
+	command -v python3 || command -v python || echo python3)
+DEMO_PORT ?= 8000
+export DEMO_PORT
+# More workers than this would only wait for one another.
+PYTEST ?= -m pytest --numprocesses auto --maxprocesses 8
+IN := $(PYTHON) tools/bootstrap.py
+
+.PHONY: help demo test lint docs check
+.DEFAULT_GOAL := help
+
+help: ## say what there is
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+
+demo: ## start the demo on port $DEMO_PORT (8000), with a PostgreSQL of its own
+	@$(IN) demo example_project/demo.py
+
+test: ## run all tests, in parallel
+	@$(IN) test $(PYTEST)
+
+lint: ## check style, types and the layers
+	@$(IN) dev tools/lint.py
+
+docs: ## build the documentation into docs/_build
+	@$(IN) dev -m sphinx -W --keep-going -q docs docs/_build
+
+check: lint docs test ## all of the above but the demo
