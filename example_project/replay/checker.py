@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from array import array
-from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from replay.script import RoomScript
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from replay.script import RoomScript
 
 
 class Entry(NamedTuple):
@@ -43,11 +45,13 @@ class Tally:
     wrong_replies: int = 0
 
     def add(self, other: Tally) -> None:
+        """Add the counts of `other` to the own."""
         for item in fields(self):
             setattr(self, item.name, getattr(self, item.name) + getattr(other, item.name))
 
     @property
     def clean(self) -> bool:
+        """Whether nothing went wrong."""
         return not any(getattr(self, item.name) for item in fields(self))
 
 
@@ -91,7 +95,10 @@ def check_log(history: Sequence[Entry], log: Iterable[Entry]) -> Tally:
 def check_logs(
     history: Sequence[Entry], logs: Iterable[array[int]], table: Sequence[Entry], numbers: Mapping[Entry, int]
 ) -> Tally:
-    """Compare the logs of a room's members with its history. A log holds positions in `table`; `numbers` inverts it."""
+    """Compare the logs of a room's members with its history.
+
+    A log holds positions in `table`, which `numbers` inverts.
+    """
     tally = Tally()
     expected = array("I", (numbers[entry] for entry in history if entry in numbers))
     complete = len(expected) == len(history)
@@ -110,7 +117,7 @@ def check_elsewhere(strays: Iterable[str], staged: Collection[str]) -> Tally:
 def check_rows(
     script: RoomScript, senders: Sequence[str], history: Sequence[Entry], acks: Mapping[str, tuple[int, int]]
 ) -> Tally:
-    """Compare a room's rows with the lines played into it: each once, in order, text, sender, reply and ack right."""
+    """Compare a room's rows with the lines played into it: each once, in order, nothing changed."""
     tally = Tally()
     rows = {entry.client_id: entry for entry in history}
     lines = {part.client_id: part for part in script.parts}
@@ -125,9 +132,7 @@ def check_rows(
             tally.rows_out_of_order += 1
         furthest = max(furthest, row.seq)
         same_text = row.digest == digest(stored_form(part.text))
-        if not (
-            same_text and row.sender == senders[part.sender] and acks.get(part.client_id) == (row.id, row.seq)
-        ):
+        if not (same_text and row.sender == senders[part.sender] and acks.get(part.client_id) == (row.id, row.seq)):
             tally.rows_altered += 1
         target = None if part.reply_to is None else rows.get(script.parts[part.reply_to].client_id)
         if row.reply_to != (target.id if target else None):

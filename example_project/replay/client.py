@@ -1,4 +1,4 @@
-"""A client of the messaging protocol `tenant-messaging.v1`: one socket, all rooms, resumes where it stopped."""
+"""A client of the protocol `tenant-messaging.v1`: one socket for all rooms, resumed where it stopped."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import json
 import random
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
-from replay.recorder import Delivery, Recorder
+if TYPE_CHECKING:
+    from replay.recorder import Delivery, Recorder
 
 SUBPROTOCOL = Subprotocol("tenant-messaging.v1")
 FINAL_CLOSE_CODES = frozenset({4400, 4401, 4403, 4404, 4406, 4413})
@@ -28,8 +29,10 @@ CLOSE_TIMEOUT = 5.0
 READ_AHEAD = 256
 PAGE = 100
 
+_jitter = random.Random()  # noqa: S311 - no secret
 
-class Refused(Exception):
+
+class RefusedError(Exception):
     """The server refuses this client, and would do so again."""
 
 
@@ -52,6 +55,7 @@ class Endpoint:
 
     @property
     def authority(self) -> str:
+        """What the Host header says."""
         return f"{self.domain}:{self.port}"
 
 
@@ -72,15 +76,14 @@ class Position:
     seq: int
 
     def as_frame(self) -> dict[str, str | int]:
+        """The form in which a resume sends it."""
         return {"epoch": self.epoch, "seq": self.seq}
 
 
 class Client:
-    """One user's socket. `run` keeps it connected until `stop`; `request` and `send_message` wait for their reply."""
+    """One user's socket. `run` keeps it connected until `stop`; the requests wait for their reply."""
 
-    def __init__(
-        self, number: int, account: Account, endpoint: Endpoint, recorder: Recorder, rooms: set[int]
-    ) -> None:
+    def __init__(self, number: int, account: Account, endpoint: Endpoint, recorder: Recorder, rooms: set[int]) -> None:
         self.number = number
         self.account = account
         self.positions: dict[int, Position] = {}
@@ -95,13 +98,13 @@ class Client:
         self._helpers: set[asyncio.Task[None]] = set()
         self._next_id = 0
         self._away = 0.0
-        self._stopping = False
+        self._stopped = asyncio.Event()
         self._lost_track = False
 
     async def run(self, gate: asyncio.Semaphore) -> None:
-        """Connect, receive, reconnect. Raises Refused when the server wants no further try."""
+        """Connect, receive, reconnect. Raises RefusedError when the server wants no further try."""
         failures = 0
-        while not self._stopping:
+        while not self._stopped.is_set():
             try:
                 async with gate:
                     socket = await self._open()
@@ -109,24 +112,22 @@ class Client:
                 await self._converse(socket)
             except InvalidStatus as error:
                 if error.response.status_code < 500:
-                    raise Refused(f"{self.account.username}: HTTP {error.response.status_code}") from error
+                    raise RefusedError(f"{self.account.username}: HTTP {error.response.status_code}") from error
                 failures += 1
             except ConnectionClosed as error:
                 code = error.rcvd.code if error.rcvd else 1006
                 if code in FINAL_CLOSE_CODES:
-                    raise Refused(f"{self.account.username}: closed with {code}") from error
-                self._recorder.record.dropped += not (self._stopping or self._away)
+                    raise RefusedError(f"{self.account.username}: closed with {code}") from error
+                self._recorder.record.dropped += not (self._stopped.is_set() or self._away)
                 failures += 1
             except (OSError, TimeoutError, InvalidHandshake):
                 failures += 1
             finally:
                 self._disconnected()
-            if self._stopping:
+            if self._stopped.is_set():
                 return
             away, self._away = self._away, 0.0
-            await asyncio.sleep(
-                away or random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures, 8)))
-            )
+            await asyncio.sleep(away or _jitter.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures, 8))))
 
     async def wait_live(self) -> None:
         """Wait until the socket is open and resumed."""
@@ -134,12 +135,13 @@ class Client:
 
     async def wait_for(self, room: int, seq: int) -> None:
         """Wait until the client's position in `room` is at least `seq`."""
-        while (position := self.positions.get(room)) is None or position.seq < seq:
+        # Asked once a room, at the end: cheaper than an event to set at every delivery.
+        while (position := self.positions.get(room)) is None or position.seq < seq:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
     async def stop(self) -> None:
         """Close for good."""
-        self._stopping = True
+        self._stopped.set()
         if self._socket is not None:
             await self._socket.close()
 
@@ -153,8 +155,8 @@ class Client:
     async def request(self, frame: dict[str, Any]) -> dict[str, Any]:
         """Send a frame and return its `ok`.
 
-        Raises ReplyError when it is answered with an error, ConnectionError or websockets' ConnectionClosed when the
-        socket is lost, TimeoutError when no reply comes.
+        Raises ReplyError when it is answered with an error, ConnectionError or websockets' ConnectionClosed
+        when the socket is lost, TimeoutError when no reply comes.
         """
         if self._socket is None:
             raise ConnectionError("not connected")
@@ -163,16 +165,14 @@ class Client:
         future = self._replies[key] = asyncio.get_running_loop().create_future()
         try:
             await self._socket.send(json.dumps({**frame, "id": key}))
-            reply = await asyncio.wait_for(future, REPLY_TIMEOUT)
+            reply: dict[str, Any] = await asyncio.wait_for(future, REPLY_TIMEOUT)
         finally:
             self._replies.pop(key, None)
         if reply["type"] == "error":
             raise ReplyError(reply["code"], reply["message"])
         return reply
 
-    async def send_message(
-        self, room: int, client_id: str, text: str, reply_to: int | None
-    ) -> tuple[int, int]:
+    async def send_message(self, room: int, client_id: str, text: str, reply_to: int | None) -> tuple[int, int]:
         """Send a message until it is acknowledged, always with the same client id. Returns its id and seq."""
         frame = {"type": "send", "room": room, "client_id": client_id, "content": text, "reply_to": reply_to}
         while True:
@@ -184,7 +184,7 @@ class Client:
             except ReplyError as error:
                 if error.code not in RETRIED_ERRORS:
                     raise
-                await asyncio.sleep(random.uniform(0, FIRST_PAUSE))
+                await asyncio.sleep(_jitter.uniform(0, FIRST_PAUSE))
             else:
                 return message["id"], message["seq"]
 
@@ -232,7 +232,7 @@ class Client:
 
     def _resumed(self, reply: dict[str, Any]) -> None:
         if reply["type"] == "error":
-            raise Refused(f"{self.account.username}: resume answered {reply['code']}: {reply['message']}")
+            raise RefusedError(f"{self.account.username}: resume answered {reply['code']}: {reply['message']}")
         for key, state in reply["rooms"].items():
             match state["status"]:
                 case "ok":
@@ -243,7 +243,7 @@ class Client:
                     self._helpers.add(task)
                     task.add_done_callback(self._helpers.discard)
                 case status:
-                    raise Refused(f"{self.account.username}: room {key} can't be resumed: {status}")
+                    raise RefusedError(f"{self.account.username}: room {key} can't be resumed: {status}")
         self._live_since = perf_counter()
         self._live.set()
 
@@ -254,14 +254,10 @@ class Client:
         more = True
         try:
             while more:
-                page = await self.request(
-                    {"type": "history", "room": room, "after": position.seq, "limit": PAGE}
-                )
+                page = await self.request({"type": "history", "room": room, "after": position.seq, "limit": PAGE})
                 for message in page["messages"]:
                     if message["seq"] <= head:
-                        self._take(
-                            self._recorder.decode({"room": room, "seq": message["seq"], "message": message})
-                        )
+                        self._take(self._recorder.decode({"room": room, "seq": message["seq"], "message": message}))
                 more = page["has_after"] and page["messages"][-1]["seq"] < head
         except (ConnectionClosed, ConnectionError, TimeoutError, ReplyError):
             self._resync()
@@ -307,7 +303,7 @@ class Client:
             position.seq = delivery.seq
 
     def _advance(self, room: int, after: int, seq: int) -> bool:
-        """Move the position of a room; a frame that doesn't join on to it means loss, and the client resumes."""
+        """Move the position of a room. A frame that doesn't join on to it means loss: the client resumes."""
         position = self.positions.get(room)
         if position is None or seq <= position.seq:
             return True
@@ -320,17 +316,15 @@ class Client:
 
     def _heartbeat(self, heads: dict[str, int]) -> None:
         loop = asyncio.get_running_loop()
-        socket = self._socket
-        assert socket is not None
         for key, head in heads.items():
             position = self.positions.get(int(key))
             if position is not None and head > position.seq:
-                loop.call_later(HEAD_PATIENCE, self._expect, socket, position, head)
+                loop.call_later(HEAD_PATIENCE, self._expect, self._socket, position, head)
         task = asyncio.create_task(self._ping())
         self._helpers.add(task)
         task.add_done_callback(self._helpers.discard)
 
-    def _expect(self, socket: ClientConnection, position: Position, head: int) -> None:
+    def _expect(self, socket: ClientConnection | None, position: Position, head: int) -> None:
         if socket is self._socket and position.seq < head:
             self._recorder.record.gaps += 1
             self._resync()

@@ -1,7 +1,7 @@
 """Reads recorded chat: one JSON object a line, plain or gzipped.
 
-A line has `room`, `at` (ISO 8601), `user`, `text` and `reply_to` (0-based index of an earlier line of the same
-room, or null). A line that breaks a rule is reported with its number and left out; reading goes on.
+A line has `room`, `at` (ISO 8601), `user`, `text` and `reply_to` (0-based index of an earlier line of the
+same room, or null). A line that breaks a rule is reported with its number and left out; reading goes on.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 MAX_LINE_BYTES = 1 << 20
 MAX_NAME_LENGTH = 150  # Django's username column
@@ -26,7 +28,7 @@ class CorpusError(Exception):
     """The file as a whole can't be read."""
 
 
-class BrokenLine(ValueError):
+class BrokenLineError(ValueError):
     """One line breaks a rule; the text says which."""
 
 
@@ -70,7 +72,7 @@ def read_corpus(path: Path, *, limit: int | None = None) -> Corpus:
         try:
             fields = _parse(raw)
             room = _room_of(fields)
-        except BrokenLine as error:
+        except BrokenLineError as error:
             corpus.skipped.append(Skipped(number, str(error)))
             # A room's lines stand together: an unreadable line takes its place in the room around it, so that
             # the replies after it still point to the right message.
@@ -85,7 +87,7 @@ def read_corpus(path: Path, *, limit: int | None = None) -> Corpus:
         good = rooms.setdefault(room, set())
         try:
             line = _line(number, room, index, fields)
-        except BrokenLine as error:
+        except BrokenLineError as error:
             corpus.skipped.append(Skipped(number, str(error)))
             continue
         if line.reply_to is not None and line.reply_to not in good:
@@ -112,34 +114,32 @@ def _numbered_lines(path: Path, limit: int | None, skipped: list[Skipped]) -> It
                 yield number, raw
     except (EOFError, zlib.error, OSError) as error:
         if number == 0:
-            raise CorpusError(
-                f"{path} can't be read: {getattr(error, 'strerror', None) or error}."
-            ) from error
+            raise CorpusError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}.") from error
         skipped.append(Skipped(number + 1, f"the file can't be read from here on: {error}"))
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _opened(path: Path) -> BinaryIO | gzip.GzipFile:
     with path.open("rb") as stream:
         packed = stream.read(2) == GZIP_MAGIC
     return gzip.open(path, "rb") if packed else path.open("rb")
 
 
-def _skip_rest(stream: IO[bytes]) -> None:
+def _skip_rest(stream: BinaryIO | gzip.GzipFile) -> None:
     while (rest := stream.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
         pass
 
 
 def _parse(raw: bytes) -> dict[str, Any]:
     if len(raw) >= MAX_LINE_BYTES:
-        raise BrokenLine(f"longer than {MAX_LINE_BYTES:,} bytes")
+        raise BrokenLineError(f"longer than {MAX_LINE_BYTES:,} bytes")
     try:
         fields = json.loads(raw.decode())
     except UnicodeDecodeError as error:
-        raise BrokenLine(f"not UTF-8: {error.reason} at byte {error.start}") from None
+        raise BrokenLineError(f"not UTF-8: {error.reason} at byte {error.start}") from None
     except (ValueError, RecursionError) as error:
-        raise BrokenLine(f"not JSON: {error}") from None
+        raise BrokenLineError(f"not JSON: {error}") from None
     if not isinstance(fields, dict):
-        raise BrokenLine("not a JSON object")
+        raise BrokenLineError("not a JSON object")
     return fields
 
 
@@ -154,31 +154,31 @@ def _line(number: int, room: str, index: int, fields: dict[str, Any]) -> Line:
     try:
         datetime.fromisoformat(at)
     except ValueError:
-        raise BrokenLine("at: not an ISO 8601 time") from None
+        raise BrokenLineError("at: not an ISO 8601 time") from None
     if "reply_to" not in fields:
-        raise BrokenLine("reply_to: missing")
+        raise BrokenLineError("reply_to: missing")
     reply_to = fields["reply_to"]
     if reply_to is None:
         return Line(number, room, index, user, text, None)
     if type(reply_to) is not int:
-        raise BrokenLine("reply_to: neither a number nor null")
+        raise BrokenLineError("reply_to: neither a number nor null")
     if not 0 <= reply_to < index:
-        raise BrokenLine(f"reply_to: {reply_to} isn't an earlier message of the room, this one is {index}")
+        raise BrokenLineError(f"reply_to: {reply_to} isn't an earlier message of the room, this one is {index}")
     return Line(number, room, index, user, text, reply_to)
 
 
 def _text(fields: dict[str, Any], name: str, limit: int) -> str:
     value = fields.get(name)
     if name not in fields:
-        raise BrokenLine(f"{name}: missing")
+        raise BrokenLineError(f"{name}: missing")
     if not isinstance(value, str):
-        raise BrokenLine(f"{name}: not a string")
+        raise BrokenLineError(f"{name}: not a string")
     if not value.strip():
-        raise BrokenLine(f"{name}: empty")
+        raise BrokenLineError(f"{name}: empty")
     if len(value) > limit:
-        raise BrokenLine(f"{name}: longer than {limit:,} characters")
+        raise BrokenLineError(f"{name}: longer than {limit:,} characters")
     if "\0" in value:
-        raise BrokenLine(f"{name}: has a NUL")
+        raise BrokenLineError(f"{name}: has a NUL")
     if any("\ud800" <= char <= "\udfff" for char in value):
-        raise BrokenLine(f"{name}: has a lone surrogate")
+        raise BrokenLineError(f"{name}: has a lone surrogate")
     return value

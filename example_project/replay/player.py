@@ -6,14 +6,18 @@ import asyncio
 import gc
 import random
 import signal
-from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from time import perf_counter
+from typing import TYPE_CHECKING
 
-from replay.client import Account, Client, Endpoint, Refused, ReplyError
+from replay.client import Account, Client, Endpoint, RefusedError, ReplyError
 from replay.recorder import Record, Recorder
-from replay.script import RoomScript
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from multiprocessing.connection import Connection
+
+    from replay.script import RoomScript
 
 CONNECTING = 24  # handshakes under way at once
 PROGRESS_INTERVAL = 0.5
@@ -23,10 +27,10 @@ MAX_FAULTS = 20
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Everything a player needs. `room_ids` go with `rooms`; `rate` is in messages/s, None for as fast as it goes.
+    """Everything a player needs. `room_ids` go with `rooms`; `rate` is in messages/s, None is unlimited.
 
-    `churn` is the share of the clients that lose their connection once during the run and come back. A play without
-    any progress for `patience` seconds is given up.
+    `churn` is the share of the clients that lose their connection once during the run and come back. A play
+    without any progress for `patience` seconds is given up.
     """
 
     tenant: str
@@ -49,17 +53,17 @@ class Progress:
     deliveries: int
 
 
-class GaveUp(Exception):
+class GaveUpError(Exception):
     """Nothing moved for too long, or the server refuses the clients."""
 
 
 def play_in_process(job: Job, pipe: Connection) -> None:
-    """Play `job` and send Progress objects, then the Record, through `pipe`; a str instead says why it broke off."""
+    """Play `job` and send Progress objects, then the Record, through `pipe`; a str says why it broke off."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its players
     gc.freeze()
     try:
         pipe.send(asyncio.run(Player(job, pipe).play()))
-    except GaveUp as error:
+    except GaveUpError as error:
         pipe.send(str(error))
 
 
@@ -99,9 +103,9 @@ class Player:
             watch.cancel()
             await asyncio.gather(*(client.stop() for client in self._clients.values()))
             await asyncio.wait(runs)
-        except (Refused, GaveUp) as error:
+        except (RefusedError, GaveUpError) as error:
             if not self._record.acks:
-                raise GaveUp(str(error)) from error
+                raise GaveUpError(str(error)) from error
             self._fault(str(error))
         finally:
             for task in (score, watch, *runs):
@@ -122,13 +126,14 @@ class Player:
         await asyncio.sleep(SETTLE)  # a duplicate comes late
 
     async def _play_room(self, room_id: int, room: RoomScript) -> int:
-        """Send a room's messages in the order of the file, each after the acknowledgement of the one before."""
+        """Send a room's messages in the order of the file, each once the one before is acknowledged."""
         acks = self._record.acks
         head = 0
         for part in room.parts:
             await self._pace()
             target = None if part.reply_to is None else acks.get(room.parts[part.reply_to].client_id)
             client = self._clients[part.sender]
+            await client.wait_live()
             self._recorder.sent_at[part.client_id] = perf_counter()
             try:
                 ack = await client.send_message(room_id, part.client_id, part.text, target and target[0])
@@ -172,9 +177,7 @@ class Player:
             if progress != last:
                 last, moved = progress, perf_counter()
             elif perf_counter() - moved > self._job.patience:
-                raise GaveUp(
-                    f"{self._job.tenant}: nothing moved for {self._job.patience:.0f} s ({progress})."
-                )
+                raise GaveUpError(f"{self._job.tenant}: nothing moved for {self._job.patience:.0f} s ({progress}).")
             await asyncio.sleep(PROGRESS_INTERVAL)
 
     def _fault(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Keeps what a tenant's clients received in bounded space: four bytes a delivery, each message once in a table."""
+"""Keeps what a tenant's clients received: four bytes a delivery, and each message once in a table."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Latencies:
     highest: float = 0.0
 
     def add(self, seconds: float) -> None:
+        """Count one."""
         bucket = int(math.log10(seconds * 1e6 + 1) * BUCKETS_PER_DECADE)
         self.counts[bucket if bucket < BUCKETS else BUCKETS - 1] += 1
         self.highest = max(self.highest, seconds)
 
     def merge(self, other: Latencies) -> None:
-        self.counts = array(
-            "Q", (mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True))
-        )
+        """Add all of `other`."""
+        self.counts = array("Q", (mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)))
         self.highest = max(self.highest, other.highest)
 
     def percentile(self, percent: float) -> float:
@@ -130,7 +130,7 @@ class Recorder:
         return delivery
 
     def note(self, account: int, user_id: str, delivery: Delivery, live_since: float) -> None:
-        """Write a delivery into the log of `account`. One that was sent before the client went live isn't timed."""
+        """Write a delivery into the log of `account`, timed if the client was live when it was sent."""
         log = self.record.logs.get((account, delivery.room))
         if log is None:
             self.record.strays.add(delivery.client_id)

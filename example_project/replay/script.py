@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from uuid import UUID, uuid5
 
-from replay.corpus import Line
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from replay.corpus import Line
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +43,19 @@ class Script:
 
     @property
     def parts(self) -> int:
+        """The number of messages."""
         return sum(len(room.parts) for room in self.rooms)
 
     @property
     def deliveries(self) -> int:
+        """The number of deliveries when each member gets each message of its rooms."""
         return sum(len(room.parts) * len(room.members) for room in self.rooms)
 
 
-def build_script(
-    lines: Sequence[Line], *, tenant: str, run: UUID, max_users: int, listeners: int = 0
-) -> Script:
+def build_script(lines: Sequence[Line], *, tenant: str, run: UUID, max_users: int, listeners: int = 0) -> Script:
     """Cast the nicks of `lines` as users, at most `max_users` of them, and give each message its client id.
 
-    A nick above the bound plays as the user that its checksum picks, the same one in every run and tenant. Client
+    A nick above the bound plays as the user that its checksum picks, the same in every run and tenant. Client
     ids are unique per tenant and run, so that a message seen in the wrong tenant betrays itself. Each of the
     `listeners` is a member of every room and says nothing.
     """

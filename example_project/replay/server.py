@@ -1,0 +1,73 @@
+"""A server of the example project for the length of a play."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from example.services.process import ServiceError, end, spawn
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterator
+
+PROJECT_DIR = Path(__file__).resolve().parent.parent
+START_SECONDS = 60
+STOP_SECONDS = 30
+
+
+@contextmanager
+def own_server() -> Iterator[tuple[str, int]]:
+    """Serve the example project on a free port of the loopback interface, and end the server afterwards."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "example.asgi:application",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+    command += ["--no-access-log", "--log-level", "warning", "--timeout-graceful-shutdown", "2"]
+    # In debug mode Django keeps the text of every query.
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT_DIR), "DEBUG": "0"}
+    with tempfile.TemporaryFile() as log:
+        process = spawn(command, env=environment, output=log)
+        try:
+            _wait_until_ready("127.0.0.1", port, process, log)
+            yield "127.0.0.1", port
+        finally:
+            end(process, signals=(signal.SIGTERM,), seconds=STOP_SECONDS)
+
+
+def require_answer(host: str, port: int) -> None:
+    """Raise ServiceError unless something accepts connections there."""
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except OSError as error:
+        raise ServiceError(f"No server answers at {host}:{port}: {error.strerror or error}.") from error
+
+
+def _wait_until_ready(host: str, port: int, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            log.seek(0)
+            said = log.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
+            raise ServiceError(f"The server doesn't start: {said[-1]}")
+        with contextlib.suppress(ServiceError):
+            require_answer(host, port)
+            return
+        time.sleep(0.05)
+    raise ServiceError(f"The server doesn't answer within {START_SECONDS} s.")
