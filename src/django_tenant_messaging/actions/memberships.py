@@ -1,0 +1,136 @@
+"""Joining and leaving rooms.
+
+Everything that changes memberships locks their rows first and the room's counter second, as a send does: whoever
+is removed has no message after the removal, and nobody waits for each other in a circle.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.db import transaction
+from django.db.models.functions import Now
+
+from ..conf import messaging_settings
+from ..events import MembersChanged, RoomsChanged, emit_on_commit
+from ..exceptions import Forbidden, Invalid, NotFound
+from ..models import ChatRoom, Membership, RoomCounter
+from ..models.memberships import ACTIVE
+from ..selectors import access_membership, user_ref
+from ..tenancy import TENANT_DATABASE, current_schema
+from .rooms import require_room_size, require_tenant_members
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from django.contrib.auth.models import AbstractBaseUser
+
+
+def add_members(actor: AbstractBaseUser, *, room_id: int, users: Collection[AbstractBaseUser]) -> None:
+    """Add users to a group; those who are in it already stay as they are.
+
+    Any member may add. Newcomers see what comes after, or with ``NEW_MEMBERS_SEE_HISTORY`` the whole history. Raises
+    ``NotFound`` when the actor isn't a member, ``Forbidden`` for a direct room or a user of no or another tenant,
+    ``Invalid`` past ``MAX_ROOM_MEMBERS``.
+    """
+    require_tenant_members(users)
+    with transaction.atomic(using=TENANT_DATABASE):
+        _lock_members(actor, room_id, users)
+        RoomCounter.objects.select_for_update().get(room_id=room_id)
+        # Read again: until the counter was ours, someone else may have added the same users.
+        rows = Membership.objects.filter(room_id=room_id, user__in=[user.pk for user in users])
+        known = {row.user_id: row for row in rows}
+        newcomers = [user for user in users if user.pk not in known or known[user.pk].left_seq is not None]
+        if newcomers:
+            members = Membership.objects.filter(ACTIVE, room_id=room_id).count()
+            require_room_size(members + len(newcomers))
+            _join(room_id, newcomers, known)
+
+
+def remove_member(actor: AbstractBaseUser, *, room_id: int, user: AbstractBaseUser) -> None:
+    """Remove a user from a group. Only an owner may, and not themselves: owners leave.
+
+    Raises ``NotFound`` when the actor or the user isn't a member, ``Forbidden`` when the actor is no owner or the
+    room is direct, ``Invalid`` when both are the same user.
+    """
+    if user.pk == actor.pk:
+        raise Invalid.field("user", "leave the room instead of removing yourself")
+    with transaction.atomic(using=TENANT_DATABASE):
+        members = _lock_members(actor, room_id, [user])
+        if members[actor.pk].role != Membership.Role.OWNER:
+            raise Forbidden("Only an owner of the room can remove members.")
+        if user.pk not in members:
+            raise NotFound("This user is not a member of the room.", room=room_id)
+        _leave(members[user.pk], user)
+
+
+def leave_room(actor: AbstractBaseUser, *, room_id: int) -> None:
+    """Leave a group. The longest member becomes the owner when the last owner leaves.
+
+    Raises ``NotFound`` when the actor isn't a member, ``Forbidden`` for a direct room.
+    """
+    with transaction.atomic(using=TENANT_DATABASE):
+        members = _lock_members(actor, room_id, [])
+        _leave(members[actor.pk], actor)
+        remaining = Membership.objects.filter(ACTIVE, room_id=room_id)
+        if not remaining.filter(role=Membership.Role.OWNER).exists():
+            heir = remaining.order_by("joined_seq", "pk").values("pk")[:1]
+            Membership.objects.filter(pk__in=heir).update(role=Membership.Role.OWNER)
+
+
+def _lock_members(actor: AbstractBaseUser, room_id: int, users: Collection[AbstractBaseUser]) -> dict[Any, Membership]:
+    """Lock the rows of the actor and some users in one order for all, and return those of current members by user.
+
+    Raises ``NotFound`` unless the actor is one, ``Forbidden`` for a direct room.
+    """
+    if access_membership(actor, room_id).room.kind == ChatRoom.Kind.DIRECT:
+        raise Forbidden("A direct conversation keeps its two members.")
+    keys = [actor.pk, *(user.pk for user in users)]
+    rows = Membership.objects.filter(room_id=room_id, user__in=keys).order_by("pk").select_for_update()
+    members = {row.user_id: row for row in rows if row.left_seq is None}
+    if actor.pk not in members:
+        raise NotFound("There is no such room, or you are not a member of it.", room=room_id)
+    return members
+
+
+def _join(room_id: int, newcomers: Collection[AbstractBaseUser], known: dict[Any, Membership]) -> None:
+    seq = RoomCounter.objects.advance(room_id)
+    place: dict[str, Any] = {
+        "role": Membership.Role.MEMBER,
+        "joined_seq": seq,
+        "changed_seq": seq,
+        "last_read_seq": seq,
+        "visible_after_seq": 0 if messaging_settings.NEW_MEMBERS_SEE_HISTORY else seq,
+        "joined_at": Now(),
+        "left_seq": None,
+        "left_at": None,
+    }
+    returning = [known[user.pk].pk for user in newcomers if user.pk in known]
+    Membership.objects.filter(pk__in=returning).update(**place)
+    Membership.objects.bulk_create(
+        Membership(room_id=room_id, user=user, **place) for user in newcomers if user.pk not in known
+    )
+    _announce(room_id, seq, joined=newcomers)
+
+
+def _leave(member: Membership, user: AbstractBaseUser) -> None:
+    seq = RoomCounter.objects.advance(member.room_id)
+    Membership.objects.filter(pk=member.pk).update(
+        left_seq=seq, changed_seq=seq, left_at=Now(), role=Membership.Role.MEMBER
+    )
+    _announce(member.room_id, seq, left=[user])
+
+
+def _announce(
+    room_id: int,
+    seq: int,
+    *,
+    joined: Collection[AbstractBaseUser] = (),
+    left: Collection[AbstractBaseUser] = (),
+) -> None:
+    schema_name = current_schema()
+    came, went = tuple(map(user_ref, joined)), tuple(map(user_ref, left))
+    emit_on_commit(
+        MembersChanged(schema_name, room_id, seq, seq - 1, joined=came, left=went),
+        *(RoomsChanged(schema_name, user.id) for user in (*came, *went)),
+    )

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.db import transaction
+from django.db.models import F
+from django.db.models.functions import Greatest
+
+from ..events import ReadPositionMoved, emit_on_commit
+from ..exceptions import Invalid
+from ..models import ChatRoom, Membership, Message, Notification
+from ..models.memberships import ACTIVE
+from ..selectors import access_membership, user_ref
+from ..tenancy import TENANT_DATABASE, current_schema
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import AbstractBaseUser
+
+
+def mark_read(actor: AbstractBaseUser, *, room_id: int, seq: int) -> int:
+    """Say that the actor has read a room up to ``seq``, and return how far that is now: it never goes back.
+
+    Direct messages up to there become ``is_read``, as do the actor's notifications about them. Two queries when
+    nothing new was read. Raises ``NotFound`` when the actor isn't a member, ``Invalid`` for a ``seq`` below 0 or past
+    the room's head.
+    """
+    membership = access_membership(actor, room_id)
+    head = membership.room.counter.last_seq
+    if not 0 <= seq <= head:
+        raise Invalid.field("seq", f"must be 0 to {head}, is {seq}")
+    if seq <= membership.last_read_seq:
+        return membership.last_read_seq
+    with transaction.atomic(using=TENANT_DATABASE):
+        mine = Membership.objects.filter(ACTIVE, pk=membership.pk, last_read_seq__lt=seq)
+        if not mine.update(last_read_seq=Greatest(F("last_read_seq"), seq)):
+            return seq
+        if membership.room.kind == ChatRoom.Kind.DIRECT:
+            Message.objects.filter(room_id=room_id, receiver=actor, seq__lte=seq, is_read=False).update(is_read=True)
+        Notification.objects.filter(user=actor, is_read=False, message__room_id=room_id, message__seq__lte=seq).update(
+            is_read=True
+        )
+        emit_on_commit(ReadPositionMoved(current_schema(), room_id, user_ref(actor), seq))
+    return seq

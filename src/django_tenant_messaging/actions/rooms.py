@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.db import transaction
+
+from ..conf import messaging_settings
+from ..events import RoomsChanged, emit_on_commit
+from ..exceptions import Forbidden, Invalid
+from ..models import ChatRoom
+from ..models.content import clean_text
+from ..models.rooms import NAME_LENGTH
+from ..permissions import may_use_tenant
+from ..tenancy import TENANT_DATABASE, current_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from django.contrib.auth.models import AbstractBaseUser
+
+
+def open_direct_room(actor: AbstractBaseUser, *, other: AbstractBaseUser) -> ChatRoom:
+    """Return the direct room of two users, making it when there is none: the same one whoever asks.
+
+    Raises :class:`~django_tenant_messaging.exceptions.Invalid` for a room with oneself and
+    :class:`~django_tenant_messaging.exceptions.Forbidden` when the other isn't a user of this tenant.
+    """
+    require_tenant_members([other])
+    with transaction.atomic(using=TENANT_DATABASE):
+        room = ChatRoom.objects.direct(actor, other)
+        _announce_rooms([actor, other])
+    return room
+
+
+def create_room(actor: AbstractBaseUser, *, name: str, members: Collection[AbstractBaseUser] = ()) -> ChatRoom:
+    """Make a group with the actor as its owner.
+
+    ``name`` has 1 to 120 characters. Raises ``Invalid`` for a bad name or more than ``MAX_ROOM_MEMBERS`` members,
+    ``Forbidden`` when one of them isn't a user of this tenant.
+    """
+    name = clean_text(name, field="name", limit=NAME_LENGTH)
+    roles = dict.fromkeys(members, "member") | {actor: "owner"}
+    require_room_size(len(roles))
+    require_tenant_members(members)
+    with transaction.atomic(using=TENANT_DATABASE):
+        room = ChatRoom.objects.create(kind=ChatRoom.Kind.GROUP, name=name, created_by=actor)
+        room.furnish(roles)
+        _announce_rooms(roles)
+    return room
+
+
+def require_tenant_members(users: Collection[AbstractBaseUser]) -> None:
+    """Raise ``Forbidden`` unless all the users may use the current tenant."""
+    schema_name = current_schema()
+    strangers = [user.get_username() for user in users if not may_use_tenant(user, schema_name)]
+    if strangers:
+        raise Forbidden(f"Not active users of this tenant: {', '.join(strangers)}.", usernames=strangers)
+
+
+def require_room_size(size: int) -> None:
+    """Raise ``Invalid`` when a room of this many members would be too large."""
+    highest = messaging_settings.MAX_ROOM_MEMBERS
+    if size > highest:
+        raise Invalid.field("members", f"a room has at most {highest} members, this one would have {size}")
+
+
+def _announce_rooms(users: Collection[AbstractBaseUser]) -> None:
+    schema_name = current_schema()
+    emit_on_commit(*(RoomsChanged(schema_name, str(user.pk)) for user in users))

@@ -1,0 +1,38 @@
+"""The app, and the one place where receivers and event sinks are connected."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
+
+
+class TenantMessagingConfig(AppConfig):
+    name = "django_tenant_messaging"
+    verbose_name = _("Messaging")
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from django.contrib.auth.signals import user_logged_in
+        from django.db.models.signals import post_save
+
+        from .models import Message
+
+        user_logged_in.connect(bind_login, dispatch_uid="tenant_messaging_bind_login")
+        post_save.connect(complete_message, sender=Message, dispatch_uid="tenant_messaging_message")
+
+
+def bind_login(request: Any, **kwargs: Any) -> None:
+    """A login is valid in the tenant in which it happens."""
+    from .tenancy import bind_session
+
+    bind_session(request.session)
+
+
+def complete_message(instance: Any, created: bool, raw: bool = False, **kwargs: Any) -> None:
+    """A message saved through the ORM is completed like one that was sent."""
+    from .actions.messages import complete_created_message
+
+    if created and not raw:
+        complete_created_message(instance)

@@ -1,0 +1,146 @@
+"""The settings, one dict ``TENANT_MESSAGING`` in the host's settings module.
+
+``messaging_settings.NAME`` reads the host's value at every access, so ``override_settings`` works and nothing is
+cached at import. Unknown names and wrong values are reported by the system checks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+from django.conf import settings
+from django.utils.module_loading import import_string
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a setting's value has to be: ``accepts`` decides, ``expected`` says it in words."""
+
+    expected: str
+    accepts: Callable[[Any], bool]
+
+
+def _whole_number(value: Any, low: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def at_least(low: int) -> Rule:
+    return Rule(f"a whole number, {low} or more", lambda value: _whole_number(value, low))
+
+
+def seconds(low: float) -> Rule:
+    return Rule(
+        f"a number of seconds, {low:g} or more",
+        lambda value: isinstance(value, int | float) and not isinstance(value, bool) and low <= value < float("inf"),
+    )
+
+
+FLAG = Rule("True or False", lambda value: isinstance(value, bool))
+TEXT = Rule("a non-empty string", lambda value: isinstance(value, str) and value != "")
+ORIGINS = Rule(
+    'a list of origins such as "https://app.example.com"',
+    lambda value: (
+        isinstance(value, list | tuple)
+        and all(isinstance(item, str) and item.startswith(("http://", "https://")) for item in value)
+    ),
+)
+
+
+def _importable(value: Any) -> bool:
+    if value is None:
+        return True
+    try:
+        return callable(import_string(value) if isinstance(value, str) else value)
+    except ImportError:
+        return False
+
+
+HOOK = Rule("the dotted path of a callable, a callable, or None", _importable)
+
+
+class Setting(Generic[T]):
+    """A typed, lazily read setting; the text after it in :class:`MessagingSettings` is its documentation."""
+
+    def __init__(self, default: T, rule: Rule) -> None:
+        self.default = default
+        self.rule = rule
+        self.name = ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Setting[T]: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> T: ...
+    def __get__(self, instance: object | None, owner: type) -> Setting[T] | T:
+        if instance is None:
+            return self
+        value: T = host_settings().get(self.name, self.default)
+        return value
+
+
+def host_settings() -> Mapping[str, Any]:
+    """Return the host's ``TENANT_MESSAGING``, empty when it isn't set."""
+    value: Mapping[str, Any] = getattr(settings, "TENANT_MESSAGING", {})
+    return value
+
+
+class MessagingSettings:
+    """Every setting with its default."""
+
+    MAX_CONTENT_LENGTH = Setting(10_000, at_least(1))
+    """Longest message, in characters (Unicode code points after NFC)."""
+    MAX_ROOM_MEMBERS = Setting(1_000, at_least(2))
+    """Most members of one room."""
+    MAX_MENTIONS = Setting(50, at_least(0))
+    """Most members that one message notifies by mention; names after that are plain text."""
+    NEW_MEMBERS_SEE_HISTORY = Setting(False, FLAG)
+    """Whether someone who is added to a room sees what was written before. They never get live events of that time."""
+    UNREAD_COUNT_LIMIT = Setting(100, at_least(1))
+    """Unread counts stop here, so that they cost the same in a room with a million unread messages."""
+    HISTORY_PAGE_LIMIT = Setting(200, at_least(1))
+    """Most messages of one page of history."""
+    RESUME_LIMIT = Setting(1_000, at_least(1))
+    """Most timeline entries of one room that a resume sends; a client that missed more pages through the history."""
+    MAX_FRAME_BYTES = Setting(65_536, at_least(1_024))
+    """Largest frame that a client may send, in bytes of UTF-8. A larger one closes its socket with 4413."""
+    MAX_BAD_FRAMES = Setting(20, at_least(1))
+    """Unreadable frames (no JSON, no object, unknown type) after which a socket is closed with 4400."""
+    HEARTBEAT_INTERVAL = Setting(25.0, seconds(0.1))
+    """Seconds between two heartbeats of the server. A client that is silent for three of them is closed with 4408."""
+    RECONCILE_INTERVAL = Setting(2.0, seconds(0.05))
+    """Seconds between two comparisons of the watched rooms with the database: the longest that a lost event stays lost."""
+    PRESENCE_TTL = Setting(60.0, seconds(1))
+    """Seconds after which a user whose server process died counts as offline."""
+    TYPING_TTL = Setting(6.0, seconds(1))
+    """Seconds that a typing indicator is valid without a renewal."""
+    SOCKET_QUEUE_EVENTS = Setting(256, at_least(8))
+    """Most events that wait for a socket that reads slowly; past that it is caught up from the database."""
+    SOCKET_QUEUE_BYTES = Setting(1_048_576, at_least(65_536))
+    """Most bytes that wait for a socket that reads slowly."""
+    SOCKET_STUCK_TIMEOUT = Setting(15.0, seconds(0.1))
+    """Seconds that a single write to a socket may take before the socket is closed with 4408."""
+    DATABASE_THREADS = Setting(8, at_least(1))
+    """Threads, each with one database connection at most, that a process uses for WebSocket work."""
+    CHANNEL_LAYER = Setting("default", TEXT)
+    """Alias in ``CHANNEL_LAYERS`` of the layer that carries hints between processes."""
+    ALLOWED_ORIGINS: Setting[list[str] | tuple[str, ...]] = Setting((), ORIGINS)
+    """Origins besides the tenant's own domains from which a page may open the WebSocket."""
+    TENANT_MEMBERSHIP: Setting[str | Callable[[Any, str], bool] | None] = Setting(None, HOOK)
+    """``callable(user, schema_name) -> bool`` (or its dotted path): whether a user may use the tenant. Required when
+    the user model lives in the shared schema, where being logged in says nothing about the tenant."""
+
+
+messaging_settings = MessagingSettings()
+
+
+def known_settings() -> Iterator[Setting[Any]]:
+    """Yield every setting, in the order of the documentation."""
+    return (value for value in vars(MessagingSettings).values() if isinstance(value, Setting))

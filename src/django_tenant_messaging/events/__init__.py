@@ -1,0 +1,30 @@
+"""What happened, as values, and the one way to announce it: after the commit."""
+
+from __future__ import annotations
+
+from .bus import connect_sink, emit_on_commit
+from .kinds import (
+    Event,
+    MembersChanged,
+    MessagePosted,
+    NotificationCreated,
+    PresenceChanged,
+    ReadPositionMoved,
+    RoomsChanged,
+    TimelineEvent,
+    TypingChanged,
+)
+
+__all__ = [
+    "Event",
+    "MembersChanged",
+    "MessagePosted",
+    "NotificationCreated",
+    "PresenceChanged",
+    "ReadPositionMoved",
+    "RoomsChanged",
+    "TimelineEvent",
+    "TypingChanged",
+    "connect_sink",
+    "emit_on_commit",
+]

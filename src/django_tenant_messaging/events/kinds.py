@@ -1,0 +1,100 @@
+"""The events. Each carries its tenant's schema from the moment it is made: when it is delivered, the transaction's
+tenant context may be gone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from ..types import MessageData, NotificationData, UserRef
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineEvent:
+    """A change of a room's timeline.
+
+    It takes a reader from position ``after`` to ``seq``. Live events follow their predecessor (``after = seq - 1``);
+    those read back from the database may skip numbers whose state a later change replaced.
+    """
+
+    schema_name: str
+    room_id: int
+    seq: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessagePosted(TimelineEvent):
+    """A message was written."""
+
+    message: MessageData
+
+
+@dataclass(frozen=True, slots=True)
+class MembersChanged(TimelineEvent):
+    """Users joined or left the room."""
+
+    joined: tuple[UserRef, ...]
+    left: tuple[UserRef, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPositionMoved:
+    """A member has read the room up to ``seq``."""
+
+    schema_name: str
+    room_id: int
+    user: UserRef
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class TypingChanged:
+    """A member started or stopped typing. Never stored."""
+
+    schema_name: str
+    room_id: int
+    user: UserRef
+    is_typing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceChanged:
+    """A user came online or went offline; of interest to the members of ``room_ids``."""
+
+    schema_name: str
+    room_ids: tuple[int, ...]
+    user: UserRef
+    is_online: bool
+    last_seen: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationCreated:
+    """A notification was stored for a user."""
+
+    schema_name: str
+    notification: NotificationData
+
+
+@dataclass(frozen=True, slots=True)
+class RoomsChanged:
+    """The rooms that a user belongs to are others now."""
+
+    schema_name: str
+    user_id: str
+
+
+Event = (
+    MessagePosted
+    | MembersChanged
+    | ReadPositionMoved
+    | TypingChanged
+    | PresenceChanged
+    | NotificationCreated
+    | RoomsChanged
+)

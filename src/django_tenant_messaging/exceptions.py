@@ -1,0 +1,60 @@
+"""The errors of the domain. Every face maps them once; ``code`` is stable and documented."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class MessagingError(Exception):
+    """Base of all errors that tell a caller what was wrong with a request.
+
+    ``message`` is a sentence for people, ``details`` holds JSON values for programs.
+    """
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+
+
+class NotFound(MessagingError):
+    """The object doesn't exist, or the user has no access to it: the two are not told apart."""
+
+    code = "not_found"
+
+
+class Forbidden(MessagingError):
+    """The user sees the object but may not do this with it."""
+
+    code = "forbidden"
+
+
+class Invalid(MessagingError):
+    """A value is wrong. ``details["errors"]`` lists ``{"field", "reason"}``."""
+
+    code = "invalid"
+
+    @classmethod
+    def field(cls, field: str, reason: str) -> Invalid:
+        """Make the error for a single field."""
+        return cls(f"{field}: {reason}", errors=[{"field": field, "reason": reason}])
+
+
+class Conflict(MessagingError):
+    """The request contradicts what is stored, such as a client id that was used for another message."""
+
+    code = "conflict"
+
+
+class Unavailable(MessagingError):
+    """The database couldn't answer. The request may be repeated, a send with the same client id."""
+
+    code = "unavailable"
+
+
+class TenantNotFound(MessagingError):
+    """No tenant is served under this host name."""
+
+    code = "tenant_not_found"

@@ -1,0 +1,11 @@
+"""The tables of a tenant."""
+
+from __future__ import annotations
+
+from .memberships import Membership
+from .messages import Mention, Message
+from .notifications import Notification
+from .rooms import ChatRoom, RoomCounter
+from .statuses import UserStatus
+
+__all__ = ["ChatRoom", "Membership", "Mention", "Message", "Notification", "RoomCounter", "UserStatus"]

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from django.db import models
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from .rooms import ChatRoom
+from .users import user_key
+
+ACTIVE = models.Q(left_seq__isnull=True)
+
+
+class Membership(models.Model):
+    """A user's place in a room. A user who left keeps the row; coming back reuses it.
+
+    ``changed_seq`` is the room's ``seq`` of the last join or leave, 0 for the room's first members.
+    """
+
+    class Role(models.TextChoices):
+        OWNER = "owner", _("owner")
+        MEMBER = "member", _("member")
+
+    room = models.ForeignKey(ChatRoom, on_delete=models.CASCADE, related_name="memberships", verbose_name=_("room"))
+    user = user_key(related_name="chat_memberships", db_index=False, verbose_name=_("user"))
+    role = models.CharField(_("role"), max_length=10, choices=Role.choices, default=Role.MEMBER)
+    last_read_seq = models.BigIntegerField(default=0)
+    visible_after_seq = models.BigIntegerField(default=0)
+    joined_seq = models.BigIntegerField(default=0)
+    joined_at = models.DateTimeField(_("joined at"), default=timezone.now)
+    left_seq = models.BigIntegerField(null=True, blank=True)
+    left_at = models.DateTimeField(_("left at"), null=True, blank=True)
+    changed_seq = models.BigIntegerField(default=0)
+
+    class Meta:
+        verbose_name = _("membership")
+        verbose_name_plural = _("memberships")
+        constraints = [
+            models.UniqueConstraint(fields=["room", "user"], name="messaging_member_unique"),
+        ]
+        indexes = [
+            # The rooms of a user: conversation list, hello; the database's own look-up when the user is deleted.
+            models.Index(fields=["user"], name="messaging_member_user"),
+            # Joins and leaves after a position: catching up.
+            models.Index(
+                fields=["room", "changed_seq"],
+                condition=models.Q(changed_seq__gt=0),
+                name="messaging_member_changed",
+            ),
+            # Recent joins of connected users: reconciling.
+            models.Index(fields=["joined_at"], name="messaging_member_joined"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user_id} in {self.room_id}"

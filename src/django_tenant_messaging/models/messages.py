@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from django.conf import settings
+from django.db import models, transaction
+from django.db.models import Q
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from ..exceptions import Invalid
+from ..tenancy import TENANT_DATABASE
+from .content import clean_content
+from .rooms import ChatRoom, RoomCounter
+from .users import user_key
+
+
+class MessageQuerySet(models.QuerySet["Message"]):
+    def bulk_create(self, *args: Any, **kwargs: Any) -> list[Message]:
+        """Not offered: each message takes the room's next ``seq`` and is announced."""
+        raise TypeError("Messages can't be created in bulk; use Message.objects.create() or actions.send_message().")
+
+
+class Message(models.Model):
+    """A message in a room's timeline.
+
+    ``Message.objects.create(sender=a, receiver=b, content="...")`` is enough: the direct room is found or made, the
+    receiver is notified, and connected members get the message after the commit. With ``room=`` it goes to a group.
+    Trusted code calls this; who acts for a user calls :func:`~django_tenant_messaging.actions.send_message`.
+    """
+
+    room = models.ForeignKey(
+        ChatRoom, on_delete=models.CASCADE, related_name="messages", db_index=False, verbose_name=_("room")
+    )
+    seq = models.BigIntegerField(editable=False)
+    """The place in the room's timeline, without gaps, in the order of the commits."""
+    changed_seq = models.BigIntegerField(editable=False)
+    """The ``seq`` of the last change; the message's own when it never changed."""
+    sender = user_key(null=True, blank=True, related_name="sent_messages", db_index=False, verbose_name=_("sender"))
+    receiver = user_key(
+        null=True, blank=True, related_name="received_messages", db_index=False, verbose_name=_("receiver")
+    )
+    content = models.TextField(_("content"))
+    timestamp = models.DateTimeField(_("time"), default=timezone.now)
+    is_read = models.BooleanField(_("read"), default=False)
+    """Whether the receiver of a direct message has read it."""
+    reply_to = models.ForeignKey(
+        "self",
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="replies",
+        db_index=False,
+        verbose_name=_("reply to"),
+    )
+    client_id = models.UUIDField(default=uuid.uuid4, editable=False)
+    """The sender's own id for the message, unique for ever: a repeated send doesn't write twice."""
+    mentioned_users: models.ManyToManyField[Any, Any] = models.ManyToManyField(
+        settings.AUTH_USER_MODEL, through="Mention", related_name="+", verbose_name=_("mentioned users")
+    )
+
+    objects = MessageQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("message")
+        verbose_name_plural = _("messages")
+        constraints = [
+            # Also serves history pages, catching up, and (with the sender) unread counts.
+            models.UniqueConstraint(fields=["room", "seq"], include=["sender"], name="messaging_message_seq"),
+            models.UniqueConstraint(fields=["sender", "client_id"], name="messaging_message_client_id"),
+        ]
+        indexes = [
+            # What was written or changed after a position: catching up.
+            models.Index(fields=["room", "changed_seq"], name="messaging_message_changed"),
+            # Marking a direct conversation as read.
+            models.Index(
+                fields=["room", "receiver", "seq"],
+                condition=Q(is_read=False),
+                name="messaging_message_unread",
+            ),
+            # The messages a user received; the database's own look-up when the user is deleted.
+            models.Index(fields=["receiver"], condition=Q(receiver__isnull=False), name="messaging_message_receiver"),
+            # The database's own look-up when an answered message is deleted.
+            models.Index(fields=["reply_to"], condition=Q(reply_to__isnull=False), name="messaging_message_reply"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.room_id}:{self.seq}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Write the message; a new one takes its place in the room's timeline in the same transaction."""
+        if not self._state.adding or kwargs.get("raw"):
+            super().save(*args, **kwargs)
+            return
+        self.content = clean_content(self.content)
+        with transaction.atomic(using=TENANT_DATABASE):
+            self._find_room()
+            self.seq = self.changed_seq = RoomCounter.objects.advance(self.room_id)
+            super().save(*args, **kwargs)
+
+    def _find_room(self) -> None:
+        if self.room_id is not None:
+            return
+        if self.sender is None or self.receiver is None:
+            raise Invalid("A message needs a room, or a sender and a receiver.")
+        self.room = ChatRoom.objects.direct(self.sender, self.receiver)
+
+
+class Mention(models.Model):
+    """A user mentioned in a message."""
+
+    message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="mentions", db_index=False)
+    user = user_key(related_name="+")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["message", "user"], name="messaging_mention_unique"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user_id} in {self.message_id}"

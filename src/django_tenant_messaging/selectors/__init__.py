@@ -1,0 +1,33 @@
+"""Reading, with the right to read checked in the same call. Everything runs in the current tenant's schema."""
+
+from __future__ import annotations
+
+from .conversations import list_conversations, room_positions
+from .history import room_history
+from .members import list_members, mentioned_members, online_contacts
+from .messages import message_by_id
+from .notifications import list_notifications
+from .rooms import access_membership, access_room, active_room_ids
+from .timeline import Changes, Heads, read_changes, read_heads
+from .users import find_users, user_ref, username_field
+
+__all__ = [
+    "Changes",
+    "Heads",
+    "access_membership",
+    "access_room",
+    "active_room_ids",
+    "find_users",
+    "list_conversations",
+    "list_members",
+    "list_notifications",
+    "mentioned_members",
+    "message_by_id",
+    "online_contacts",
+    "read_changes",
+    "read_heads",
+    "room_history",
+    "room_positions",
+    "user_ref",
+    "username_field",
+]

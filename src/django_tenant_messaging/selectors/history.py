@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..conf import messaging_settings
+from ..exceptions import Invalid
+from ..models import Message
+from ..types import HistoryPage, MessageData
+from .messages import load_messages
+from .rooms import access_room
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import AbstractBaseUser
+
+
+def room_history(
+    user: AbstractBaseUser,
+    *,
+    room_id: int,
+    before: int | None = None,
+    after: int | None = None,
+    around: int | None = None,
+    limit: int = 50,
+) -> HistoryPage:
+    """Return a page of a room's messages: the newest, or those before, after or around a ``seq``.
+
+    ``limit`` is 1 to ``HISTORY_PAGE_LIMIT`` messages; ``around`` takes half of them from each side, the message at
+    that ``seq`` included. The page and the room's position in it are of one moment: a client that shows the newest
+    page and resumes from ``page.room.seq`` misses nothing. Three queries, five for ``around``, whatever the history.
+
+    Raises :class:`~django_tenant_messaging.exceptions.NotFound` for someone who isn't a member, ``Invalid`` for a
+    limit out of range or two places at once.
+    """
+    highest = messaging_settings.HISTORY_PAGE_LIMIT
+    if not 1 <= limit <= highest:
+        raise Invalid.field("limit", f"must be 1 to {highest}, is {limit}")
+    if sum(place is not None for place in (before, after, around)) > 1:
+        raise Invalid("Give one of before, after and around, not several.")
+    room = access_room(user, room_id)
+    visible = Message.objects.filter(room_id=room_id, seq__gt=room.visible_after_seq, seq__lte=room.seq)
+
+    def older(seq: int, count: int) -> tuple[list[MessageData], bool]:
+        found = load_messages(visible.filter(seq__lt=seq).order_by("-seq")[: count + 1])
+        return found[:count][::-1], len(found) > count
+
+    def newer(seq: int, count: int) -> tuple[list[MessageData], bool]:
+        found = load_messages(visible.filter(seq__gt=seq).order_by("seq")[: count + 1])
+        return found[:count], len(found) > count
+
+    if after is not None:
+        messages, has_after = newer(after, limit)
+        return HistoryPage(room, tuple(messages), has_before=after > room.visible_after_seq, has_after=has_after)
+    if around is not None:
+        half = limit // 2
+        earlier, has_before = older(around, half)
+        later, has_after = newer(around - 1, limit - half)
+        return HistoryPage(room, (*earlier, *later), has_before=has_before, has_after=has_after)
+    messages, has_before = older(room.seq + 1 if before is None else before, limit)
+    return HistoryPage(room, tuple(messages), has_before, has_after=before is not None and before <= room.seq)

@@ -1,0 +1,73 @@
+"""Turning message rows into values."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from ..models import Mention, Message
+from ..types import MessageData, ReplyRef, UserRef
+from .users import user_ref, username_field
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from django.db.models import QuerySet
+
+
+def load_messages(queryset: QuerySet[Message]) -> list[MessageData]:
+    """Return the messages of a query as values, in its order; two queries, one when it is empty."""
+    name = username_field()
+    rows = list(
+        queryset.select_related("room", "sender", "receiver", "reply_to").only(
+            *(
+                "room__kind",
+                "seq",
+                "changed_seq",
+                "content",
+                "timestamp",
+                "is_read",
+                "client_id",
+                "reply_to__seq",
+            ),
+            *(f"sender__{name}", f"receiver__{name}"),
+        )
+    )
+    mentions = _mentions(row.pk for row in rows)
+    return [as_data(row, mentions[row.pk]) for row in rows]
+
+
+def as_data(message: Message, mentioned: Iterable[UserRef]) -> MessageData:
+    """Return a message with its related objects loaded as a value."""
+    mentioned_users = tuple(mentioned)
+    answered = message.reply_to
+    return MessageData(
+        id=message.pk,
+        room_id=message.room_id,
+        seq=message.seq,
+        changed_seq=message.changed_seq,
+        client_id=str(message.client_id),
+        sender=user_ref(message.sender),
+        receiver=user_ref(message.receiver),
+        content=message.content,
+        timestamp=message.timestamp,
+        reply_to=None if answered is None else ReplyRef(id=answered.pk, seq=answered.seq),
+        mentioned_users=mentioned_users,
+        is_broadcast=message.room.kind == "group" and not mentioned_users,
+        is_read=message.is_read,
+    )
+
+
+def _mentions(message_ids: Iterable[int]) -> defaultdict[int, list[UserRef]]:
+    found: defaultdict[int, list[UserRef]] = defaultdict(list)
+    ids = list(message_ids)
+    if ids:
+        mentions = Mention.objects.filter(message_id__in=ids).select_related("user").order_by("pk")
+        for mention in mentions.only("message_id", f"user__{username_field()}"):
+            found[mention.message_id].append(user_ref(mention.user))
+    return found
+
+
+def message_by_id(message_id: int) -> MessageData:
+    """Return a message by its id; two queries. No right is checked: for the code that has just written it."""
+    return load_messages(Message.objects.filter(pk=message_id))[0]

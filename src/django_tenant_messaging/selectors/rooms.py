@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.db.models import OuterRef, QuerySet, Subquery
+
+from ..exceptions import NotFound
+from ..models import Membership
+from ..models.memberships import ACTIVE
+from ..types import RoomPosition
+from .users import username_field
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import AbstractBaseUser
+
+MAX_ID = 2**63 - 1
+
+
+def memberships_of(user: AbstractBaseUser) -> QuerySet[Membership]:
+    """Return the user's places in rooms, each with its room, the room's head and, in a direct room, the other's name."""
+    other = Membership.objects.filter(room=OuterRef("room"), room__kind="direct").exclude(user=user)
+    return (
+        Membership.objects.filter(ACTIVE, user=user)
+        .select_related("room__counter")
+        .annotate(
+            other_id=Subquery(other.values("user_id")[:1]),
+            other_name=Subquery(other.values(f"user__{username_field()}")[:1]),
+        )
+    )
+
+
+def access_membership(user: AbstractBaseUser, room_id: int) -> Membership:
+    """Return the user's place in a room, with the room and its counter; one query.
+
+    Raises :class:`~django_tenant_messaging.exceptions.NotFound` unless the user is a member now.
+    """
+    if 0 < room_id <= MAX_ID:
+        membership = memberships_of(user).filter(room_id=room_id).first()
+        if membership is not None:
+            return membership
+    raise NotFound("There is no such room, or you are not a member of it.", room=room_id)
+
+
+def access_room(user: AbstractBaseUser, room_id: int) -> RoomPosition:
+    """Return a room as the user sees it; one query. Raises ``NotFound`` unless the user is a member now."""
+    return position_of(access_membership(user, room_id))
+
+
+def position_of(membership: Membership) -> RoomPosition:
+    """Return a membership read by :func:`memberships_of` as a value."""
+    room = membership.room
+    name = room.name or getattr(membership, "other_name", None) or ""
+    return RoomPosition(
+        room_id=room.pk,
+        kind="direct" if room.kind == "direct" else "group",
+        name=name,
+        epoch=room.epoch.hex,
+        seq=room.counter.last_seq,
+        read_seq=membership.last_read_seq,
+        visible_after_seq=membership.visible_after_seq,
+    )
+
+
+def active_room_ids(user: AbstractBaseUser) -> list[int]:
+    """Return the ids of the rooms that the user is in."""
+    return list(Membership.objects.filter(ACTIVE, user=user).values_list("room_id", flat=True))

@@ -1,0 +1,102 @@
+"""Reading a room's timeline back from the database, for sockets that missed a part of it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from django.contrib.auth import get_user_model
+from django.db import connections
+
+from ..events import MembersChanged, MessagePosted, TimelineEvent
+from ..models import Membership, Message, RoomCounter
+from ..tenancy import TENANT_DATABASE, current_schema
+from .messages import load_messages
+from .users import user_ref, username_field
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from ..types import UserRef
+
+RECENT_JOIN_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What happened in a room after a position. The events bring a reader to ``seq``; ``complete`` says whether that
+    is the room's head.
+    """
+
+    events: tuple[TimelineEvent, ...]
+    seq: int
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """The heads of rooms, and which of the asked users joined a room within the last minute."""
+
+    seqs: dict[int, int]
+    joiners: frozenset[str]
+
+
+def read_changes(room_id: int, *, after: int, limit: int) -> Changes:
+    """Return the current states of what changed after a position, at most ``limit`` messages; four queries at most.
+
+    The head is read first: whatever has a number up to it is committed and visible by then, and what comes later has
+    a higher number. No right is checked: the caller knows from where on its readers may see the room.
+    """
+    head = RoomCounter.objects.values_list("last_seq", flat=True).filter(room_id=room_id).first() or after
+    if head <= after:
+        return Changes((), after, complete=True)
+    rows = Message.objects.filter(room_id=room_id, changed_seq__gt=after, changed_seq__lte=head)
+    messages = load_messages(rows.order_by("changed_seq")[: limit + 1])
+    complete = len(messages) <= limit
+    messages = messages[:limit]
+    end = head if complete else messages[-1].changed_seq
+    schema_name = current_schema()
+    events: dict[int, TimelineEvent] = {
+        seq: MembersChanged(schema_name, room_id, seq, seq - 1, tuple(joined), tuple(left))
+        for seq, (joined, left) in _member_changes(room_id, after, end).items()
+    }
+    for message in messages:
+        events[message.changed_seq] = MessagePosted(
+            schema_name, room_id, message.changed_seq, message.changed_seq - 1, message
+        )
+    return Changes(tuple(_chained(events, after)), end, complete)
+
+
+def _member_changes(room_id: int, after: int, end: int) -> dict[int, tuple[list[UserRef], list[UserRef]]]:
+    changes: dict[int, tuple[list[UserRef], list[UserRef]]] = defaultdict(lambda: ([], []))
+    rows = Membership.objects.filter(room_id=room_id, changed_seq__gt=after, changed_seq__lte=end)
+    for row in rows.select_related("user").only("changed_seq", "left_seq", f"user__{username_field()}"):
+        joined, left = changes[row.changed_seq]
+        (joined if row.left_seq is None else left).append(user_ref(row.user))
+    return changes
+
+
+def _chained(events: dict[int, TimelineEvent], after: int) -> Iterator[TimelineEvent]:
+    """Yield the events in order, each following its predecessor: numbers between them were replaced since."""
+    for seq in sorted(events):
+        yield replace(events[seq], after=after)
+        after = seq
+
+
+def read_heads(room_ids: Collection[int], user_keys: Collection[Any]) -> Heads:
+    """Return the heads of rooms, and who of some users joined any room of late; one statement for a whole process."""
+    counter, member = RoomCounter._meta.db_table, Membership._meta.db_table
+    key_type = get_user_model()._meta.pk.rel_db_type(connections[TENANT_DATABASE])
+    with connections[TENANT_DATABASE].cursor() as cursor:
+        cursor.execute(
+            f"SELECT room_id, last_seq, NULL FROM {counter} WHERE room_id = ANY(%s::bigint[])"
+            f" UNION ALL SELECT NULL, NULL, user_id::text FROM {member}"
+            f" WHERE joined_at > clock_timestamp() - make_interval(secs => %s) AND user_id = ANY(%s::{key_type}[])",
+            [list(room_ids), RECENT_JOIN_SECONDS, list(user_keys)],
+        )
+        rows = cursor.fetchall()
+    return Heads(
+        seqs={room_id: seq for room_id, seq, _ in rows if room_id is not None},
+        joiners=frozenset(user_id for room_id, _, user_id in rows if room_id is None),
+    )

@@ -1,0 +1,25 @@
+"""Everything that knows about tenants: the only package that imports django_tenants."""
+
+from __future__ import annotations
+
+from .context import activated, current_schema, is_public_schema
+from .database import TENANT_DATABASE, users_are_shared
+from .executor import run_in_tenant
+from .hosts import Tenant, origin_allowed, resolve_tenant
+from .names import group_name
+from .sessions import bind_session, session_belongs_here
+
+__all__ = [
+    "TENANT_DATABASE",
+    "Tenant",
+    "activated",
+    "bind_session",
+    "current_schema",
+    "group_name",
+    "is_public_schema",
+    "origin_allowed",
+    "resolve_tenant",
+    "run_in_tenant",
+    "session_belongs_here",
+    "users_are_shared",
+]

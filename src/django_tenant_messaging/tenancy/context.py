@@ -1,0 +1,47 @@
+"""Entering a tenant's schema in synchronous code.
+
+django-tenants keeps the previous tenant of ``with tenant:`` on the class and that of ``@schema_context`` on the
+shared decorator object; with threads both restore a stranger's schema. Here it is a local variable of the caller.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from django.db import connections
+from django_tenants.utils import get_public_schema_name
+
+from .database import TENANT_DATABASE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def activated(schema_name: str) -> Iterator[None]:
+    """Run the body in a tenant's schema, on this thread's connection, and restore what was there before.
+
+    Never hold it over an ``await``: other coroutines share the thread.
+    """
+    connection = connections[TENANT_DATABASE]
+    if connection.schema_name == schema_name:
+        yield
+        return
+    previous, include_public = connection.tenant, connection.include_public_schema
+    connection.set_schema(schema_name)
+    try:
+        yield
+    finally:
+        connection.set_tenant(previous, include_public)
+
+
+def current_schema() -> str:
+    """Return the schema that this thread's queries go to."""
+    schema: str = connections[TENANT_DATABASE].schema_name
+    return schema
+
+
+def is_public_schema(schema_name: str) -> bool:
+    """Say whether this is the shared schema, which holds no messages."""
+    return bool(schema_name == get_public_schema_name())

@@ -1,0 +1,92 @@
+"""The one bridge from coroutines to synchronous work in a tenant.
+
+The schema is state of the thread's connection. Entering it inside the very function that the worker thread runs is
+the only order in which no other task can come between. The threads are ours: neither Django's request threads nor
+the single thread that ``sync_to_async`` shares among all consumers are ever kept waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from django.db import InterfaceError, OperationalError, connections
+
+from ..conf import messaging_settings
+from ..exceptions import Unavailable
+from .context import activated
+from .database import TENANT_DATABASE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+IDLE_CHECK_AFTER = 1.0
+"""Seconds of idleness after which a kept connection is probed before it is used again."""
+
+_lock = threading.Lock()
+_executor: ThreadPoolExecutor | None = None
+_thread = threading.local()
+
+
+def _get_executor() -> ThreadPoolExecutor:
+    global _executor
+    with _lock:
+        if _executor is None:
+            _executor = ThreadPoolExecutor(messaging_settings.DATABASE_THREADS, thread_name_prefix="tenant-messaging")
+        return _executor
+
+
+def close_executor() -> None:
+    """Finish the running work, then end the threads and their connections. For tests and graceful shutdown."""
+    global _executor
+    with _lock:
+        executor, _executor = _executor, None
+    if executor is not None:
+        executor.shutdown(wait=True)
+
+
+async def run_in_tenant(schema_name: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a synchronous function in a tenant's schema, in a worker thread, and return its result.
+
+    A cancelled caller doesn't stop the function: what it commits stays committed. Raises
+    :class:`~django_tenant_messaging.exceptions.Unavailable` when the database connection failed.
+    """
+    work = partial(function, *args, **kwargs)
+    context = contextvars.copy_context()
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_get_executor(), context.run, _run, schema_name, work)
+
+
+def _run(schema_name: str, work: Callable[[], R]) -> R:
+    connection = connections[TENANT_DATABASE]
+    if connection.connection is not None and time.monotonic() - _thread.idle_since > IDLE_CHECK_AFTER:
+        if not connection.is_usable():
+            connection.close()
+    try:
+        with activated(schema_name):
+            return work()
+    except (OperationalError, InterfaceError) as error:
+        connection.close()
+        raise Unavailable("The database did not answer; try again.") from error
+    finally:
+        _give_back_connections()
+        _thread.idle_since = time.monotonic()
+
+
+def _give_back_connections() -> None:
+    """Return connections to Django's pool; without one, keep the tenants' connection for the thread's next work.
+
+    The number of threads bounds the kept ones, which ``CONN_MAX_AGE`` can't do under ASGI.
+    """
+    for connection in connections.all(initialized_only=True):
+        keep = connection.alias == TENANT_DATABASE and not connection.settings_dict["OPTIONS"].get("pool")
+        if not keep or connection.errors_occurred or connection.in_atomic_block:
+            connection.close()

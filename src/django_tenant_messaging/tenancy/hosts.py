@@ -1,0 +1,105 @@
+"""Which tenant a host name means, and which origins are that tenant's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from django.core.exceptions import DisallowedHost
+from django.core.handlers.asgi import ASGIRequest
+from django.http.request import split_domain_port
+from django_tenants.utils import get_public_schema_name, get_tenant_domain_model, remove_www
+
+from ..conf import messaging_settings
+from ..exceptions import TenantNotFound
+from .context import activated, is_public_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A tenant as a value that is safe to hand between tasks and threads."""
+
+    schema_name: str
+    pk: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Address:
+    hostname: str
+    port: int | None
+    is_secure: bool
+
+
+def resolve_tenant(scope: Mapping[str, Any]) -> Tenant:
+    """Return the tenant that a connection's Host header names; synchronous, one query in the shared schema.
+
+    Django's own request class reads the header, so ``ALLOWED_HOSTS``, ``USE_X_FORWARDED_HOST`` and repeated headers
+    are treated exactly as for HTTP. Case, port, a trailing dot and ``www.`` make no difference.
+    Raises :class:`~django_tenant_messaging.exceptions.TenantNotFound`.
+    """
+    return _tenant_of_domain(_address(scope).hostname)
+
+
+def origin_allowed(scope: Mapping[str, Any], tenant: Tenant) -> bool:
+    """Say whether the page that opens a socket is of the same tenant; synchronous, one query at most.
+
+    A browser always sends ``Origin`` with a WebSocket handshake. Scheme and port have to be those of the request,
+    or the scheme's default port. A missing, repeated or unreadable origin is foreign.
+    """
+    values = [value for name, value in scope.get("headers", ()) if name.lower() == b"origin"]
+    if len(values) != 1:
+        return False
+    origin = values[0].decode("latin-1").strip().lower()
+    if origin in {allowed.lower().rstrip("/") for allowed in messaging_settings.ALLOWED_ORIGINS}:
+        return True
+    try:
+        parts = urlsplit(origin)
+        port = parts.port
+    except ValueError:
+        return False
+    default_port = DEFAULT_PORTS.get(parts.scheme)
+    if default_port is None or not parts.hostname or parts.path or parts.query or "@" in parts.netloc:
+        return False
+    address = _address(scope)
+    if address.is_secure and parts.scheme != "https":
+        return False
+    if (port or default_port) not in {default_port, address.port}:
+        return False
+    hostname = _normalised(parts.hostname)
+    if hostname == address.hostname:
+        return (port or default_port) == (address.port or default_port)
+    try:
+        return _tenant_of_domain(hostname) == tenant
+    except TenantNotFound:
+        return False
+
+
+def _address(scope: Mapping[str, Any]) -> _Address:
+    scheme = {"ws": "http", "wss": "https"}.get(scope.get("scheme", "ws"), scope.get("scheme"))
+    request = ASGIRequest({**scope, "type": "http", "method": "GET", "scheme": scheme}, BytesIO())
+    try:
+        hostname, port = split_domain_port(request.get_host())
+    except DisallowedHost as error:
+        raise TenantNotFound("This host name isn't served here; ALLOWED_HOSTS decides.") from error
+    return _Address(_normalised(hostname), int(port) if port else None, request.is_secure())
+
+
+def _normalised(hostname: str) -> str:
+    name: str = remove_www(hostname.lower().rstrip("."))
+    return name
+
+
+def _tenant_of_domain(hostname: str) -> Tenant:
+    domains = get_tenant_domain_model()
+    with activated(get_public_schema_name()):
+        domain = domains.objects.select_related("tenant").filter(domain=hostname).first()
+    if domain is None or is_public_schema(domain.tenant.schema_name):
+        raise TenantNotFound(f"No tenant has the domain {hostname}.")
+    return Tenant(schema_name=domain.tenant.schema_name, pk=str(domain.tenant.pk))

@@ -1,0 +1,27 @@
+"""Binding a login to the tenant in which it happened.
+
+User ids and password hashes can be equal in two tenants (cloned templates, imported users), and a session store can
+be shared by them (cache, signed cookies, a parent-domain cookie). Then Django's own check passes in the wrong tenant.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .context import current_schema
+from .names import tenant_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, MutableMapping
+
+SESSION_KEY = "_tenant_messaging_tenant"
+
+
+def bind_session(session: MutableMapping[str, Any]) -> None:
+    """Remember in a session that its login happened in the current tenant."""
+    session[SESSION_KEY] = tenant_hash(current_schema())
+
+
+def session_belongs_here(session: Mapping[str, Any], schema_name: str) -> bool:
+    """Say whether the session's login happened in this tenant. A session without a binding belongs nowhere."""
+    return bool(session.get(SESSION_KEY) == tenant_hash(schema_name))
