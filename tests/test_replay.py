@@ -241,6 +241,10 @@ def test_percentiles() -> None:
 
 
 class TestPlay:
+    @pytest.fixture(autouse=True)
+    def _database(self, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DATABASE_URL", database_url)
+
     def play(self, path: Path, *options: str) -> tuple[str, str]:
         out, err = io.StringIO(), io.StringIO()
         call_command("replay_chat", str(path), *options, stdout=out, stderr=err)

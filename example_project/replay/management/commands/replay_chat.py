@@ -20,6 +20,7 @@ from replay.checker import check_elsewhere, check_logs, check_rows
 from replay.client import Endpoint
 from replay.conductor import play_all, raise_file_limit
 from replay.corpus import Corpus, CorpusError, read_corpus
+from replay.database import demo_database
 from replay.player import GaveUpError, Job, Progress
 from replay.report import Report, TenantReport
 from replay.script import Script, build_script
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from replay.recorder import Record
 
 BAD_CALL = 2
+INTERRUPTED = 130
 SHOWN_SKIPS = 20
 SPARE_FILES = 200
 
@@ -101,9 +103,12 @@ class Command(BaseCommand):
     def handle(self, *_args: Any, **options: Any) -> None:
         """Prepare, play, check, report."""
         try:
-            report = self._play(options)
+            with demo_database():
+                report = self._play(options)
         except (CorpusError, UnknownTenantError, ServiceError, MessagingError, GaveUpError) as error:
             raise CommandError(str(error), returncode=BAD_CALL) from error
+        except KeyboardInterrupt:
+            raise CommandError("Interrupted.", returncode=INTERRUPTED) from None
         except (OperationalError, PoolTimeout) as error:
             raise CommandError(f"The database doesn't answer: {error}", returncode=BAD_CALL) from error
         self.stdout.write(report.text())

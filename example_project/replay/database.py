@@ -1,0 +1,54 @@
+"""The database of a play: `DATABASE_URL`, else the demo's, running or not."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from django.db import connections
+
+from demo import FOLDER, only_demo
+from example.database import database_from_url
+from example.seed import seed
+from example.services import ServiceError, postgres_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DATA_DIR = FOLDER / "postgres"
+SOCKET_FOLDER_LINE = 4  # of postmaster.pid
+
+
+@contextmanager
+def demo_database() -> Iterator[None]:
+    """Without `DATABASE_URL`, use the database of the running demo, or start it for as long as the context."""
+    if os.environ.get("DATABASE_URL"):
+        yield
+        return
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(only_demo())
+        except ServiceError:
+            url = _running_url()
+        else:
+            url = stack.enter_context(postgres_url(DATA_DIR))
+        settings = connections.settings["default"]
+        settings.update(database_from_url(url, pool=settings["OPTIONS"].get("pool")))
+        os.environ["DATABASE_URL"] = url  # for the processes that are started from here
+        stack.callback(os.environ.pop, "DATABASE_URL")
+        seed()
+        yield
+        connection: Any = connections["default"]
+        connection.close()
+        connection.close_pool()
+
+
+def _running_url() -> str:
+    try:
+        status = (DATA_DIR / "postmaster.pid").read_text().splitlines()
+        folder = status[SOCKET_FOLDER_LINE]
+    except (OSError, IndexError) as error:
+        raise ServiceError("The demo is starting or ending; try again, or set DATABASE_URL.") from error
+    return f"postgresql://postgres@/postgres?host={quote(folder, safe='')}"
