@@ -5,7 +5,7 @@
  * It keeps one socket open, resumes from its positions after a loss, and delivers every event once and in order.
  * A message given to `send()` is sent until the server has answered for it, under one client id: it arrives once.
  *
- * Events, each a `CustomEvent` with the server's frame as `detail`: `hello`, `message`, `members`, `typing`, `read`,
+ * Events, each a {@link ClientEvent} with the server's frame as `detail`: `hello`, `message`, `members`, `typing`, `read`,
  * `presence`, `notification`, `room_added`, `room_removed`; and of the client itself:
  * - `status`: a {@link Status};
  * - `limited` `{room, after, seq}`: more was missed than a resume sends; read what follows `after` by `history()`;
@@ -13,6 +13,7 @@
  */
 import { Backoff } from "./client/backoff.js";
 import { Link } from "./client/link.js";
+import { Outbox } from "./client/outbox.js";
 import { PositionTable } from "./client/positions.js";
 import { MessagingError, finalReason, newClientId } from "./client/protocol.js";
 
@@ -31,12 +32,6 @@ export { MessagingError, newClientId };
  * @typedef {{ state: "idle" | "connecting" | "open" }
  *   | { state: "lost", code: number, retryIn: number }
  *   | { state: "closed", code: number, reason: ClosedReason }} Status `retryIn` is in milliseconds.
- *
- * @typedef {object} Unsent
- * @property {string} clientId
- * @property {{ room: number, client_id: string, content: string, reply_to: number | null }} fields
- * @property {(receipt: SendReceipt) => void} resolve
- * @property {(error: MessagingError) => void} reject
  */
 
 /** A head that the position doesn't reach within this time was lost on its way. */
@@ -48,6 +43,17 @@ const MOST_RESUMED_ROOMS = 500;
 const TIMELINE = new Set(["message", "members", "skip"]);
 const PASSED_ON = new Set(["typing", "read", "presence", "notification"]);
 
+export class ClientEvent extends Event {
+  /**
+   * @param {string} name
+   * @param {any} detail
+   */
+  constructor(name, detail) {
+    super(name);
+    this.detail = detail;
+  }
+}
+
 export class MessagingClient extends EventTarget {
   /** @type {Status} */
   #status = { state: "idle" };
@@ -55,8 +61,8 @@ export class MessagingClient extends EventTarget {
   #link = null;
   /** @type {PositionTable} */
   #positions;
-  /** @type {Map<string, Unsent>} */
-  #outbox = new Map();
+  /** @type {Outbox} */
+  #outbox;
   /** @type {Frame[] | null} Frames that came before the answer to `resume`. */
   #held = null;
   /** @type {{ [name: string]: any }} */
@@ -77,6 +83,7 @@ export class MessagingClient extends EventTarget {
     this.clock = clock;
     this.backoff = new Backoff(random);
     this.#positions = new PositionTable(positions);
+    this.#outbox = new Outbox(clock);
     /** @type {import("./client/protocol.js").UserRef | null} */
     this.user = null;
     /** @type {number | null} In characters (code points), once the server has told. */
@@ -123,19 +130,11 @@ export class MessagingClient extends EventTarget {
    * @param {{ replyTo?: number | null, clientId?: string }} [options] `clientId` repeats an earlier attempt.
    * @returns {Promise<SendReceipt>} When it is stored. Rejects with a `MessagingError` when the server refuses it.
    */
-  send(room, content, { replyTo = null, clientId = newClientId() } = {}) {
-    return new Promise((resolve, reject) => {
-      if (this.#status.state === "closed") {
-        reject(new MessagingError("closed", "The connection is closed.", { reason: this.#status.reason }));
-        return;
-      }
-      const fields = { room, client_id: clientId, content, reply_to: replyTo };
-      const unsent = { clientId, fields, resolve, reject };
-      this.#outbox.set(clientId, unsent);
-      if (this.#status.state === "open") {
-        this.#transmit(unsent);
-      }
-    });
+  async send(room, content, { replyTo = null, clientId = newClientId() } = {}) {
+    if (this.#status.state === "closed") {
+      throw new MessagingError("closed", "The connection is closed.", { reason: this.#status.reason });
+    }
+    return this.#outbox.send({ room, client_id: clientId, content, reply_to: replyTo });
   }
 
   /**
@@ -190,7 +189,8 @@ export class MessagingClient extends EventTarget {
   /** @param {number} code */
   #lost(code) {
     this.#link = null;
-    this.#clear("stable", "loss", "resend");
+    this.#outbox.close();
+    this.#clear("stable", "loss");
     const reason = finalReason(code);
     if (reason !== null) {
       this.#finish(code, reason);
@@ -215,10 +215,7 @@ export class MessagingClient extends EventTarget {
     this.#setStatus({ state: "closed", code, reason });
     this.#clear("retry");
     this.#link?.end(code);
-    for (const { reject } of this.#outbox.values()) {
-      reject(new MessagingError("closed", "The connection is closed.", { reason }));
-    }
-    this.#outbox.clear();
+    this.#outbox.giveUp(new MessagingError("closed", "The connection is closed.", { reason }));
   }
 
   /** @param {Frame} frame */
@@ -239,7 +236,7 @@ export class MessagingClient extends EventTarget {
     if (TIMELINE.has(frame.type)) {
       this.#follow(/** @type {Frame & { room: number, seq: number }} */ (frame));
     } else if (frame.type === "room_added") {
-      this.#positions.adopt([frame.room]);
+      this.#positions.adopt([/** @type {Room} */ (/** @type {unknown} */ (frame.room))]);
       this.#emit("room_added", frame);
     } else if (frame.type === "room_removed") {
       this.#positions.delete(frame.room ?? 0);
@@ -277,6 +274,9 @@ export class MessagingClient extends EventTarget {
       link.end();
       return;
     }
+    if (link.ended) {
+      return;
+    }
     for (const room of limited) {
       this.#restart(room, { status: "limited", seq: room.seq });
     }
@@ -284,11 +284,9 @@ export class MessagingClient extends EventTarget {
       this.#restart(room, reply.rooms?.[room.id]);
     }
     this.#timers.stable = this.clock.setTimeout(() => this.backoff.reset(), STABLE_MS);
+    this.#outbox.open(link);
     this.#setStatus({ state: "open" });
     this.#release();
-    for (const unsent of this.#outbox.values()) {
-      this.#transmit(unsent);
-    }
   }
 
   /**
@@ -360,47 +358,6 @@ export class MessagingClient extends EventTarget {
     }
   }
 
-  /** @param {Unsent} unsent */
-  async #transmit(unsent) {
-    const link = this.#link;
-    if (link === null) {
-      return;
-    }
-    try {
-      const receipt = await link.request("send", unsent.fields);
-      this.#outbox.delete(unsent.clientId);
-      unsent.resolve(/** @type {SendReceipt} */ (/** @type {unknown} */ (receipt)));
-    } catch (error) {
-      this.#refused(unsent, link, /** @type {MessagingError} */ (error));
-    }
-  }
-
-  /**
-   * @param {Unsent} unsent
-   * @param {Link} link
-   * @param {MessagingError} error
-   */
-  #refused(unsent, link, error) {
-    if (error.code === "timeout") {
-      link.end();
-    } else if (error.code === "unavailable") {
-      this.#resendSoon();
-    } else if (error.code !== "disconnected") {
-      this.#outbox.delete(unsent.clientId);
-      unsent.reject(error);
-    }
-  }
-
-  /** Whatever is unsent by then goes out again: a message that is on its way twice is stored once. */
-  #resendSoon() {
-    this.#timers.resend ??= this.clock.setTimeout(() => {
-      this.#clear("resend");
-      for (const unsent of this.#outbox.values()) {
-        this.#transmit(unsent);
-      }
-    }, 1_000 + this.backoff.next());
-  }
-
   /** @param {string[]} names */
   #clear(...names) {
     for (const name of names) {
@@ -420,7 +377,7 @@ export class MessagingClient extends EventTarget {
    * @param {object} detail
    */
   #emit(name, detail) {
-    this.dispatchEvent(new CustomEvent(name, { detail }));
+    this.dispatchEvent(new ClientEvent(name, detail));
   }
 }
 

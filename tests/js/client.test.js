@@ -1,0 +1,342 @@
+// @ts-check
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { FakeSocket, Stage, message, room, settled } from "./fakes.js";
+
+test("connects with the subprotocol, and is open once it has resumed", async () => {
+  const stage = new Stage();
+  stage.client.start();
+  assert.deepEqual(stage.socket.protocols, ["tenant-messaging.v1"]);
+  assert.equal(stage.client.status.state, "connecting");
+  await stage.greet();
+  assert.equal(stage.client.status.state, "open");
+  assert.deepEqual(stage.client.user, { id: "1", username: "alice" });
+  assert.deepEqual(stage.client.position(1), { epoch: "e1", seq: 10 });
+});
+
+test("starts only once", async () => {
+  const stage = await new Stage().open();
+  stage.client.start();
+  assert.equal(stage.sockets.length, 1);
+});
+
+test("resumes from the positions it was given", async () => {
+  const stage = new Stage({ positions: { 1: { epoch: "e1", seq: 7 } } });
+  await stage.open([room(), room({ id: 2, seq: 5 })], { 1: { status: "ok", seq: 7 } });
+  assert.deepEqual(stage.socket.requests("resume")[0].positions, { 1: { epoch: "e1", seq: 7 } });
+  await stage.socket.says(message(8));
+  assert.deepEqual(stage.messages(), [8]);
+  assert.deepEqual(stage.client.position(2), { epoch: "e1", seq: 5 });
+});
+
+test("delivers in order, drops duplicates, and moves over skipped positions", async () => {
+  const stage = await new Stage().open();
+  await stage.socket.says(message(11));
+  await stage.socket.says(message(11));
+  await stage.socket.says(message(9));
+  await stage.socket.says({ type: "skip", room: 1, after: 11, seq: 14 });
+  await stage.socket.says({ type: "members", room: 1, seq: 15, joined: [], left: [] });
+  await stage.socket.says(message(18, { after: 15 }));
+  assert.deepEqual(stage.messages(), [11, 18]);
+  assert.equal(stage.seen("members").length, 1);
+  assert.equal(stage.client.position(1)?.seq, 18);
+  assert.equal(stage.sockets.length, 1);
+});
+
+test("a gap isn't shown but resumed over", async () => {
+  const stage = await new Stage().open();
+  await stage.socket.says(message(12));
+  assert.equal(stage.client.status.state, "lost");
+  assert.ok(stage.socket.closed);
+  await stage.clock.pass(1_000);
+  await stage.greet([room({ seq: 12 })], { 1: { status: "ok", seq: 10 } });
+  assert.deepEqual(stage.socket.requests("resume")[0].positions, { 1: { epoch: "e1", seq: 10 } });
+  await stage.socket.says(message(11));
+  await stage.socket.says(message(12));
+  assert.deepEqual(stage.messages(), [11, 12]);
+});
+
+test("a frame of an unknown room is a gap", async () => {
+  const stage = await new Stage().open();
+  await stage.socket.says(message(1, { room: 99 }));
+  assert.equal(stage.client.status.state, "lost");
+});
+
+test("reconnects with the positions it has reached", async () => {
+  const stage = await new Stage().open();
+  await stage.socket.says(message(11));
+  await stage.reconnect();
+  await stage.greet([room({ seq: 13 })], { 1: { status: "ok", seq: 11 } });
+  assert.deepEqual(stage.socket.requests("resume")[0].positions, { 1: { epoch: "e1", seq: 11 } });
+  await stage.socket.says(message(12));
+  await stage.socket.says(message(13));
+  assert.deepEqual(stage.messages(), [11, 12, 13]);
+});
+
+test("holds events back that overtake the answer to resume", async () => {
+  const stage = new Stage({ positions: { 1: { epoch: "e1", seq: 3 } } });
+  stage.client.start();
+  await stage.socket.says({ type: "hello", user: {}, heartbeat_interval: 25, rooms: [room({ seq: 50 })] });
+  const { id } = stage.socket.requests("resume")[0];
+  stage.socket.says(message(51));
+  stage.socket.says({ type: "ok", id, rooms: { 1: { status: "limited", seq: 50 } } });
+  await settled();
+  assert.deepEqual(stage.seen("limited"), [{ type: "limited", room: 1, after: 3, seq: 50 }]);
+  assert.deepEqual(stage.messages(), [51]);
+});
+
+test("a history that is another one resets the room", async () => {
+  const stage = new Stage({ positions: { 1: { epoch: "old", seq: 99 } } });
+  await stage.open([room({ seq: 4 })], { 1: { status: "reset", seq: 4 } });
+  assert.equal(stage.seen("reset").length, 1);
+  assert.deepEqual(stage.client.position(1), { epoch: "e1", seq: 4 });
+});
+
+test("rooms that are gone are given up, by hello, by resume and live", async () => {
+  const positions = Object.fromEntries([1, 2, 3].map((id) => [id, { epoch: "e1", seq: 1 }]));
+  const stage = new Stage({ positions });
+  await stage.open([room({ id: 2 }), room({ id: 3, seq: 1 })], { 2: { status: "gone" } });
+  await stage.socket.says({ type: "room_removed", room: 3 });
+  assert.deepEqual(stage.seen("room_removed").map((frame) => frame.room), [1, 2, 3]);
+  assert.equal(stage.client.position(3), undefined);
+});
+
+test("a room that is added streams from its position", async () => {
+  const stage = await new Stage().open();
+  await stage.socket.says({ type: "room_added", room: room({ id: 7, seq: 3 }) });
+  await stage.socket.says(message(4, { room: 7 }));
+  assert.equal(stage.seen("room_added").length, 1);
+  assert.deepEqual(stage.messages(), [4]);
+});
+
+test("more rooms than a resume may name are read from the history", async () => {
+  const ids = Array.from({ length: 501 }, (_, index) => index + 1);
+  const positions = Object.fromEntries(ids.map((id) => [id, { epoch: "e1", seq: 1 }]));
+  const stage = await new Stage({ positions }).open(ids.map((id) => room({ id })));
+  assert.equal(Object.keys(stage.socket.requests("resume")[0].positions).length, 500);
+  assert.deepEqual(stage.seen("limited"), [{ type: "limited", room: 501, after: 1, seq: 10 }]);
+});
+
+test("a send is answered with its receipt", async () => {
+  const stage = await new Stage().open();
+  const sent = stage.client.send(1, "Hello team", { replyTo: 5 });
+  const [frame] = stage.socket.requests("send");
+  assert.match(frame.client_id, /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
+  assert.deepEqual([frame.room, frame.content, frame.reply_to], [1, "Hello team", 5]);
+  await stage.socket.answers("send", { room: 1, message: { id: 9, seq: 11 }, duplicate: false });
+  assert.equal((await sent).message.seq, 11);
+});
+
+test("what was written offline goes out once there is a connection", async () => {
+  const stage = new Stage();
+  const sent = stage.client.send(1, "early");
+  await stage.open();
+  assert.deepEqual(stage.socket.requests("send").map(({ content }) => content), ["early"]);
+  await stage.socket.answers("send", { room: 1, message: { seq: 11 }, duplicate: false });
+  await sent;
+});
+
+test("a send without an answer is repeated with the same client id after reconnecting", async () => {
+  const stage = await new Stage().open();
+  const sent = stage.client.send(1, "once");
+  const [first] = stage.socket.requests("send");
+  await stage.reconnect();
+  await stage.greet([room({ seq: 11 })], { 1: { status: "ok", seq: 10 } });
+  const [second] = stage.socket.requests("send");
+  assert.equal(second.client_id, first.client_id);
+  await stage.socket.answers("send", { room: 1, message: { seq: 11 }, duplicate: true });
+  assert.equal((await sent).duplicate, true);
+  await stage.reconnect();
+  await stage.greet([room({ seq: 11 })]);
+  assert.equal(stage.socket.requests("send").length, 0);
+});
+
+test("a refused send is rejected with the server's code and not repeated", async () => {
+  const stage = await new Stage().open();
+  const sent = stage.client.send(1, " ");
+  stage.socket.refuses("send", "invalid", { errors: [{ field: "content", reason: "must not be empty" }] });
+  await assert.rejects(sent, { name: "MessagingError", code: "invalid", message: "No." });
+  await stage.reconnect();
+  await stage.greet();
+  assert.equal(stage.socket.requests("send").length, 0);
+});
+
+test("a send that the server can't take now is repeated on the same socket", async () => {
+  const stage = await new Stage().open();
+  const sent = stage.client.send(1, "later");
+  await stage.socket.refuses("send", "unavailable");
+  await stage.clock.pass(5_000);
+  const frames = stage.socket.requests("send");
+  assert.equal(frames.length, 2);
+  assert.equal(frames[0].client_id, frames[1].client_id);
+  await stage.socket.answers("send", { room: 1, message: { seq: 11 }, duplicate: false });
+  await sent;
+});
+
+test("a send that nobody answers means a dead link", async () => {
+  const stage = await new Stage().open();
+  stage.client.send(1, "anybody?");
+  await stage.clock.pass(20_000);
+  assert.equal(stage.client.status.state, "lost");
+});
+
+test("4401 is final: no other attempt, and waiting sends are rejected", async () => {
+  const stage = await new Stage().open();
+  const sent = stage.client.send(1, "too late");
+  stage.socket.drops(4401);
+  await assert.rejects(sent, { code: "closed", details: { reason: "unauthenticated" } });
+  assert.deepEqual(stage.client.status, { state: "closed", code: 4401, reason: "unauthenticated" });
+  await stage.clock.pass(600_000);
+  assert.equal(stage.sockets.length, 1);
+  await assert.rejects(stage.client.send(1, "still"), { code: "closed" });
+});
+
+for (const code of [4400, 4403, 4404, 4406, 4413]) {
+  test(`${code} is final`, async () => {
+    const stage = await new Stage().open();
+    await stage.socket.drops(code);
+    assert.equal(stage.client.status.state, "closed");
+  });
+}
+
+for (const code of [1001, 1006, 1011, 1012, 4408, 4429, 4503]) {
+  test(`${code} is tried again`, async () => {
+    const stage = await new Stage().open();
+    await stage.socket.drops(code);
+    assert.equal(stage.client.status.state, "lost");
+    await stage.clock.pass(1_000);
+    assert.equal(stage.sockets.length, 2);
+  });
+}
+
+test("waits a random share of a limit that doubles from 1 to 30 s, and starts over when stable", async () => {
+  const stage = await new Stage({ random: () => 1 }).open();
+  const waits = [];
+  for (let attempt = 0; attempt < 7; attempt += 1) {
+    await stage.socket.drops(1006);
+    const { retryIn } = stage.seen("status").at(-1);
+    waits.push(retryIn);
+    await stage.clock.pass(retryIn);
+  }
+  assert.deepEqual(waits, [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]);
+  await stage.greet();
+  await stage.clock.pass(10_000);
+  await stage.socket.drops(1006);
+  assert.equal(stage.seen("status").at(-1).retryIn, 1_000);
+});
+
+test("jitter may be none at all", async () => {
+  const stage = await new Stage({ random: () => 0 }).open();
+  await stage.socket.drops(1006);
+  assert.equal(stage.seen("status").at(-1).retryIn, 0);
+});
+
+test("connects at once when told to", async () => {
+  const stage = await new Stage({ random: () => 1 }).open();
+  await stage.socket.drops(1006);
+  stage.client.retryNow();
+  assert.equal(stage.sockets.length, 2);
+  await stage.clock.pass(5_000);
+  assert.equal(stage.sockets.length, 2);
+});
+
+test("answers each heartbeat with a ping", async () => {
+  const stage = await new Stage().open();
+  await stage.socket.says({ type: "heartbeat", heads: { 1: 10 } });
+  assert.equal(stage.socket.requests("ping").length, 1);
+});
+
+test("a head whose event doesn't come is a loss", async () => {
+  const stage = await new Stage().open();
+  await stage.socket.says({ type: "heartbeat", heads: { 1: 11 } });
+  await stage.socket.answers("ping");
+  await stage.clock.pass(4_999);
+  assert.equal(stage.client.status.state, "open");
+  await stage.clock.pass(1);
+  assert.equal(stage.client.status.state, "lost");
+});
+
+test("a head whose event is only late is none", async () => {
+  const stage = await new Stage().open();
+  await stage.socket.says({ type: "heartbeat", heads: { 1: 11 } });
+  await stage.socket.answers("ping");
+  await stage.clock.pass(3_000);
+  await stage.socket.says(message(11));
+  await stage.clock.pass(10_000);
+  assert.equal(stage.client.status.state, "open");
+});
+
+test("silence for two heartbeats is a dead link", async () => {
+  const stage = await new Stage().open();
+  await stage.clock.pass(49_000);
+  assert.equal(stage.client.status.state, "open");
+  await stage.clock.pass(1_000);
+  assert.equal(stage.client.status.state, "lost");
+  assert.ok(stage.socket.closed);
+});
+
+test("a server that doesn't say hello is a dead link", async () => {
+  const stage = new Stage();
+  stage.client.start();
+  await stage.clock.pass(15_000);
+  assert.equal(stage.client.status.state, "lost");
+});
+
+for (const data of ["<html>", "null", "[]", '{"id": 1}']) {
+  test(`what isn't of the protocol ends the link: ${data}`, async () => {
+    const stage = await new Stage().open();
+    stage.socket.onmessage?.({ data });
+    assert.equal(stage.client.status.state, "lost");
+  });
+}
+
+test("requests without a connection, or whose connection ends, are rejected", async () => {
+  const stage = new Stage();
+  await assert.rejects(stage.client.history(1), { code: "disconnected" });
+  await stage.open();
+  const page = stage.client.history(1, { before: 5, limit: 20 });
+  await settled();
+  const { id, ...frame } = stage.socket.requests("history")[0];
+  assert.deepEqual(frame, { type: "history", room: 1, before: 5, limit: 20 });
+  stage.socket.drops(1012);
+  await assert.rejects(page, { code: "disconnected" });
+});
+
+test("history, read and typing speak the protocol", async () => {
+  const stage = await new Stage().open();
+  const page = stage.client.history(1);
+  const read = stage.client.markRead(1, 10);
+  const typing = stage.client.setTyping(1, true);
+  await settled();
+  assert.equal(stage.socket.requests("read")[0].seq, 10);
+  assert.equal(stage.socket.requests("typing")[0].is_typing, true);
+  await stage.socket.answers("history", { room: 1, messages: [], has_before: false, has_after: false });
+  await stage.socket.answers("read", { room: 1, seq: 10 });
+  await stage.socket.answers("typing");
+  assert.deepEqual((await page).messages, []);
+  await Promise.all([read, typing]);
+});
+
+test("a stopped client stays stopped", async () => {
+  const stage = await new Stage().open();
+  const socket = /** @type {FakeSocket} */ (stage.socket);
+  stage.client.stop();
+  stage.client.stop();
+  assert.ok(socket.closed);
+  assert.deepEqual(stage.client.status, { state: "closed", code: 1000, reason: "stopped" });
+  await stage.clock.pass(600_000);
+  assert.equal(stage.sockets.length, 1);
+  assert.equal(stage.clock.timers.size, 0);
+});
+
+test("late words of a socket that was given up change nothing", async () => {
+  const stage = await new Stage().open();
+  const old = stage.socket;
+  await stage.reconnect();
+  await stage.greet();
+  await old.says(message(11));
+  await old.drops(4401);
+  assert.deepEqual(stage.messages(), []);
+  assert.equal(stage.client.status.state, "open");
+});
