@@ -71,7 +71,7 @@ class TestReader:
     def test_broken_line_is_skipped(self, tmp_path: Path, broken: dict[str, Any] | bytes, reason: str) -> None:
         lines = [line(text="first"), broken, line(text="to first", reply_to=0), line(reply_to=1)]
         corpus = read_corpus(write(tmp_path / "chat.jsonl", lines))
-        assert [(skipped.number, reason in skipped.reason) for skipped in corpus.skipped] == [(2, True)]
+        assert [(skipped.number, reason in skipped.reason) for skipped in corpus.skips] == [(2, True)]
         # The broken line keeps its place: who answers the first still does, who answers it answers nobody.
         assert [(one.number, one.index, one.reply_to) for one in corpus.lines] == [
             (1, 0, None),
@@ -85,10 +85,31 @@ class TestReader:
         path.write_bytes(gzip.compress(b"\xef\xbb\xbf" + json.dumps(line()).encode()))
         assert [one.text for one in read_corpus(path).lines] == ["hello"]
 
+    def test_broken_lines_count_in_the_room_around_them(self, tmp_path: Path) -> None:
+        lines: list[dict[str, Any] | bytes] = [
+            b"{",
+            line(text="a1"),
+            line(room="other", text="b0"),
+            b"{",
+            line(room="other", reply_to=0),
+            line(reply_to=1),
+        ]
+        corpus = read_corpus(write(tmp_path / "chat.jsonl", lines))
+        assert [(one.room, one.index, one.reply_to) for one in corpus.lines] == [
+            ("rust", 1, None),
+            ("other", 0, None),
+            ("other", 2, 0),
+            ("rust", 2, 1),
+        ]
+
+    def test_many_broken_lines_are_counted(self, tmp_path: Path) -> None:
+        corpus = read_corpus(write(tmp_path / "chat.jsonl", [b"{"] * 1500))
+        assert (corpus.skipped, len(corpus.skips)) == (1500, 1000)
+
     def test_reads_as_many_lines_as_asked(self, tmp_path: Path) -> None:
         path = write(tmp_path / "chat.jsonl", [line(), b"{", line(), line()])
         corpus = read_corpus(path, limit=3)
-        assert (len(corpus.lines), len(corpus.skipped)) == (2, 1)
+        assert (len(corpus.lines), corpus.skipped) == (2, 1)
 
     def test_a_truncated_file_is_played_up_to_there(self, tmp_path: Path) -> None:
         path = tmp_path / "chat.jsonl.gz"
@@ -96,8 +117,8 @@ class TestReader:
         path.write_bytes(gzip.compress(whole)[:-5000])
         corpus = read_corpus(path)
         assert 0 < len(corpus.lines) < 2000
-        assert [skipped.number for skipped in corpus.skipped] == [len(corpus.lines) + 1]
-        assert "can't be read from here on" in corpus.skipped[0].reason
+        assert [skipped.number for skipped in corpus.skips] == [len(corpus.lines) + 1]
+        assert "can't be read from here on" in corpus.skips[0].reason
 
     @pytest.mark.parametrize("name", ["missing", "."])
     def test_an_unreadable_file_is_refused(self, tmp_path: Path, name: str) -> None:

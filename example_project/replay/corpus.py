@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+KEPT_SKIPS = 1000
 MAX_LINE_BYTES = 1 << 20
 MAX_NAME_LENGTH = 150  # Django's username column
 MAX_ROOM_LENGTH = 80
@@ -54,51 +55,56 @@ class Skipped:
 
 @dataclass(slots=True)
 class Corpus:
-    """What was read. `orphans` counts the lines whose `reply_to` was dropped: it named a skipped line."""
+    """What was read.
+
+    `skipped` counts the lines left out, the first of which are in `skips`. `orphans` counts the lines whose
+    `reply_to` was dropped because it named a skipped line.
+    """
 
     lines: list[Line] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
+    skips: list[Skipped] = field(default_factory=list)
+    skipped: int = 0
     orphans: int = 0
+
+    def skip(self, number: int, reason: str) -> None:
+        """Leave a line out."""
+        self.skipped += 1
+        if len(self.skips) < KEPT_SKIPS:
+            self.skips.append(Skipped(number, reason))
+
+
+@dataclass(slots=True)
+class _Room:
+    size: int = 0
+    good: set[int] = field(default_factory=set)
 
 
 def read_corpus(path: Path, *, limit: int | None = None) -> Corpus:
     """Read the first `limit` lines of `path`. Raises CorpusError when no byte of it can be read."""
     corpus = Corpus()
-    rooms: dict[str, set[int]] = {}  # the indexes of the good lines
-    sizes: dict[str, int] = {}
-    room: str | None = None
-    ownerless = 0
-    for number, raw in _numbered_lines(path, limit, corpus.skipped):
+    rooms: dict[str, _Room] = {}
+    # A room's lines stand together: an unreadable line takes its place in the room before it (the first room if
+    # there is none), so that the replies after it still point to the right message.
+    room = _Room()
+    for number, raw in _numbered_lines(path, limit, corpus):
         try:
             fields = _parse(raw)
-            room = _room_of(fields)
+            name = _text(fields, "room", MAX_ROOM_LENGTH)
+            room = rooms.setdefault(name, _Room() if rooms else room)
+            line = _line(number, name, room.size, fields)
         except BrokenLineError as error:
-            corpus.skipped.append(Skipped(number, str(error)))
-            # A room's lines stand together: an unreadable line takes its place in the room around it, so that
-            # the replies after it still point to the right message.
-            if room is None:
-                ownerless += 1
-            else:
-                sizes[room] += 1
-            continue
-        index = sizes.setdefault(room, ownerless)
-        ownerless = 0
-        sizes[room] = index + 1
-        good = rooms.setdefault(room, set())
-        try:
-            line = _line(number, room, index, fields)
-        except BrokenLineError as error:
-            corpus.skipped.append(Skipped(number, str(error)))
-            continue
-        if line.reply_to is not None and line.reply_to not in good:
-            corpus.orphans += 1
-            line = Line(number, room, index, line.user, line.text, None)
-        good.add(index)
-        corpus.lines.append(line)
+            corpus.skip(number, str(error))
+        else:
+            if line.reply_to is not None and line.reply_to not in room.good:
+                corpus.orphans += 1
+                line = replace(line, reply_to=None)
+            room.good.add(line.index)
+            corpus.lines.append(line)
+        room.size += 1
     return corpus
 
 
-def _numbered_lines(path: Path, limit: int | None, skipped: list[Skipped]) -> Iterator[tuple[int, bytes]]:
+def _numbered_lines(path: Path, limit: int | None, corpus: Corpus) -> Iterator[tuple[int, bytes]]:
     number = 0
     try:
         with _opened(path) as stream:
@@ -115,7 +121,7 @@ def _numbered_lines(path: Path, limit: int | None, skipped: list[Skipped]) -> It
     except (EOFError, zlib.error, OSError) as error:
         if number == 0:
             raise CorpusError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}.") from error
-        skipped.append(Skipped(number + 1, f"the file can't be read from here on: {error}"))
+        corpus.skip(number + 1, f"the file can't be read from here on: {error}")
 
 
 def _opened(path: Path) -> BinaryIO | gzip.GzipFile:
@@ -141,10 +147,6 @@ def _parse(raw: bytes) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise BrokenLineError("not a JSON object")
     return fields
-
-
-def _room_of(fields: dict[str, Any]) -> str:
-    return _text(fields, "room", MAX_ROOM_LENGTH)
 
 
 def _line(number: int, room: str, index: int, fields: dict[str, Any]) -> Line:

@@ -17,16 +17,17 @@ from example.services.process import ServiceError, end, spawn
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 START_SECONDS = 60
 STOP_SECONDS = 30
+SHOWN_LINES = 40
 
 
 @contextmanager
-def own_server() -> Iterator[tuple[str, int]]:
-    """Serve the example project on a free port of the loopback interface, and end the server afterwards."""
+def own_server(tell: Callable[[str], object]) -> Iterator[tuple[str, int]]:
+    """Serve the example project on a free loopback port; `tell` is given what the server complained about."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = [
@@ -45,10 +46,12 @@ def own_server() -> Iterator[tuple[str, int]]:
     with tempfile.TemporaryFile() as log:
         process = spawn(command, env=environment, output=log)
         try:
-            _wait_until_ready("127.0.0.1", port, process, log)
+            _wait_until_ready("127.0.0.1", port, process)
             yield "127.0.0.1", port
         finally:
             end(process, signals=(signal.SIGTERM,), seconds=STOP_SECONDS)
+            for line in _said(log)[-SHOWN_LINES:]:
+                tell(f"server: {line}")
 
 
 def require_answer(host: str, port: int) -> None:
@@ -59,15 +62,18 @@ def require_answer(host: str, port: int) -> None:
         raise ServiceError(f"No server answers at {host}:{port}: {error.strerror or error}.") from error
 
 
-def _wait_until_ready(host: str, port: int, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
+def _wait_until_ready(host: str, port: int, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            log.seek(0)
-            said = log.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
-            raise ServiceError(f"The server doesn't start: {said[-1]}")
+            raise ServiceError(f"The server ended at its start with status {process.returncode}.")
         with contextlib.suppress(ServiceError):
             require_answer(host, port)
             return
         time.sleep(0.05)
     raise ServiceError(f"The server doesn't answer within {START_SECONDS} s.")
+
+
+def _said(log: IO[bytes]) -> list[str]:
+    log.seek(0)
+    return log.read().decode(errors="replace").splitlines()

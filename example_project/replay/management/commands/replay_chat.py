@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 BAD_CALL = 2
 INTERRUPTED = 130
-SHOWN_SKIPS = 20
 SPARE_FILES = 200
 
 
@@ -103,8 +102,13 @@ class Command(BaseCommand):
     def handle(self, *_args: Any, **options: Any) -> None:
         """Prepare, play, check, report."""
         try:
+            corpus = read_corpus(options["file"], limit=options["lines"])
+            self._tell_skips(corpus)
+            address = _address(options["url"]) if options["url"] else None
+            if address:
+                require_answer(*address)
             with demo_database():
-                report = self._play(options)
+                report = self._play(corpus, address, options)
         except (CorpusError, UnknownTenantError, ServiceError, MessagingError, GaveUpError) as error:
             raise CommandError(str(error), returncode=BAD_CALL) from error
         except KeyboardInterrupt:
@@ -115,14 +119,9 @@ class Command(BaseCommand):
         if not report.clean:
             raise CommandError("The play isn't clean.", returncode=1)
 
-    def _play(self, options: dict[str, Any]) -> Report:
+    def _play(self, corpus: Corpus, address: tuple[str, int] | None, options: dict[str, Any]) -> Report:
         tenants = list(dict.fromkeys(options["tenant"] or ["acme"]))
         domains = [domain_of(tenant) for tenant in tenants]
-        address = _address(options["url"]) if options["url"] else None
-        if address:
-            require_answer(*address)
-        corpus = read_corpus(options["file"], limit=options["lines"])
-        self._tell_skips(corpus)
         run = uuid.uuid4()
         most = (raise_file_limit() - SPARE_FILES) // len(tenants) - options["listeners"]
         scripts = [
@@ -141,7 +140,7 @@ class Command(BaseCommand):
                 stack.enter_context(staged(tenant, script, run.hex[:8]))
                 for tenant, script in zip(tenants, scripts, strict=True)
             ]
-            host, port = address or stack.enter_context(own_server())
+            host, port = address or stack.enter_context(own_server(self.stderr.write))
             jobs = [
                 Job(
                     tenant=stage.schema,
@@ -161,10 +160,10 @@ class Command(BaseCommand):
             return _check(stages, scripts, records)
 
     def _tell_skips(self, corpus: Corpus) -> None:
-        for skipped in corpus.skipped[:SHOWN_SKIPS]:
+        for skipped in corpus.skips:
             self.stderr.write(f"line {skipped.number} skipped: {skipped.reason}")
-        if len(corpus.skipped) > SHOWN_SKIPS:
-            self.stderr.write(f"... and {len(corpus.skipped) - SHOWN_SKIPS:,} more lines skipped")
+        if corpus.skipped > len(corpus.skips):
+            self.stderr.write(f"... {corpus.skipped:,} lines skipped in all")
         if corpus.orphans:
             self.stderr.write(f"{corpus.orphans:,} replies to skipped lines are sent as plain messages")
         if not corpus.lines:
@@ -239,25 +238,29 @@ def _address(url: str) -> tuple[str, int]:
 
 def _at_least(low: int) -> Callable[[str], int]:
     def number(text: str) -> int:
-        value = int(text)
-        if value < low:
-            raise ArgumentTypeError(f"{text} is less than {low}")
-        return value
+        if not text.isascii() or not text.isdigit() or int(text) < low:
+            raise ArgumentTypeError(f"{text!r} isn't a whole number of at least {low}")
+        return int(text)
 
     return number
 
 
 def _speed(text: str) -> float | None:
-    if text == "max":
-        return None
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise ArgumentTypeError(f"{text} is neither max nor a number of messages per second above 0")
+    value = None if text == "max" else _number(text)
+    if value is not None and not 0 < value < float("inf"):
+        raise ArgumentTypeError(f"{text!r} is neither max nor a number of messages per second above 0")
     return value
 
 
 def _share(text: str) -> float:
-    value = float(text)
+    value = _number(text)
     if not 0 <= value <= 1:
-        raise ArgumentTypeError(f"{text} isn't between 0 and 1")
+        raise ArgumentTypeError(f"{text!r} isn't between 0 and 1")
     return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} isn't a number") from None
