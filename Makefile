@@ -1,8 +1,8 @@
 # Everything runs in .venv, which is made when first needed: see tools/bootstrap.py.
 
-# The first Python that starts and is new enough; else any, which then says what is needed.
+# The first Python that starts, is new enough and can make environments; else any, which then says what is needed.
 PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python; do \
-	if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$python; exit; fi; done; \
+	if $$python -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$python; exit; fi; done; \
 	command -v python3 || command -v python || echo python3)
 DEMO_PORT ?= 8000
 export DEMO_PORT

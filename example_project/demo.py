@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-FOLDER = Path(__file__).resolve().parents[1] / ".demo"
+FOLDER = Path(os.environ.get("DEMO_FOLDER") or Path(__file__).resolve().parents[1] / ".demo")
 WELCOME = """
   Open            http://acme.localhost:{port}/   and   http://globex.localhost:{port}/
   Log in as       {users}
@@ -91,7 +91,7 @@ def listening(port: int) -> Iterator[socket.socket]:
 def only_demo() -> Iterator[None]:
     """Hold the data folder, which two demos can't share."""
     try:
-        FOLDER.mkdir(exist_ok=True)
+        FOLDER.mkdir(parents=True, exist_ok=True)
         lock = (FOLDER / "lock").open("w")
     except OSError as error:
         raise ServiceError(f"The demo can't keep its data in {FOLDER}: {error.strerror}.") from error

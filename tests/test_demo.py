@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from example.services.process import end
+from tests.harness.probe import probe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[1]
+START_SECONDS = 60
+
+
+class Demo:
+    """The demo in a process group of its own, as a terminal starts it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def command(self, port: int | str) -> tuple[list[str], dict[str, str]]:
+        env = {**os.environ, "DEMO_PORT": str(port), "DEMO_FOLDER": str(self.folder)}
+        # The demo's own server is what is shown here.
+        env.pop("DATABASE_URL", None)
+        env.pop("REDIS_URL", None)
+        return [sys.executable, "example_project/demo.py"], env
+
+    def start(self) -> str:
+        """Start; answer what was printed until the demo was ready."""
+        command, env = self.command(self.port)
+        self.process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        assert self.process.stdout is not None
+        printed = ""
+        for line in self.process.stdout:
+            printed += line.decode()
+            if "Ctrl-C" in printed:
+                return printed
+        raise AssertionError(printed)
+
+    def stop(self, number: signal.Signals) -> int:
+        """Send the signal to the process group, as Ctrl-C does; answer the exit status."""
+        assert self.process is not None
+        os.killpg(self.process.pid, number)
+        return self.process.wait(30)
+
+    def refused(self, port: int | str) -> str:
+        """Start where it can't; answer the sentence it says."""
+        command, env = self.command(port)
+        done = subprocess.run(
+            command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=START_SECONDS
+        )
+        assert done.returncode == 2
+        assert done.stdout == ""
+        (sentence,) = done.stderr.splitlines()
+        return sentence
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Demo]:
+    demo = Demo(tmp_path / "data")
+    yield demo
+    if demo.process is not None:
+        end(demo.process, signals=(signal.SIGTERM,), seconds=15)
+        if demo.process.stdout is not None:
+            demo.process.stdout.close()
+
+
+def postgres_pid(demo: Demo) -> int:
+    return int((demo.folder / "postgres/postmaster.pid").read_text().split()[0])
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_people_talk_and_a_second_start_is_quick_and_keeps_it(demo: Demo) -> None:
+    printed = demo.start()
+    for expected in ("acme.localhost", "globex.localhost", str(demo.port), "alice, bob, carol", "demo-password"):
+        assert expected in printed
+    await probe(demo.port)
+    pid = postgres_pid(demo)
+    assert is_alive(pid)
+
+    assert demo.stop(signal.SIGINT) == 0
+    assert not is_alive(pid)
+
+    before = time.monotonic()
+    demo.start()
+    assert time.monotonic() - before < 5
+    await probe(demo.port)
+    pid = postgres_pid(demo)
+    assert demo.stop(signal.SIGTERM) == 0
+    assert not is_alive(pid)
+
+
+def test_taken_port_is_refused(demo: Demo) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert re.fullmatch(rf"Port {port} can't be used .*DEMO_PORT.*", demo.refused(port))
+
+
+@pytest.mark.parametrize("port", ["", "0", "65536", "eighty", "-1"])
+def test_impossible_port_is_refused(demo: Demo, port: str) -> None:
+    assert demo.refused(port) == f"DEMO_PORT must be a number from 1 to 65535, not {port!r}."
+
+
+def test_folder_that_takes_no_files_is_refused(demo: Demo) -> None:
+    demo.folder.write_text("a file in the folder's place")
+    assert demo.refused(demo.port).startswith(f"The demo can't keep its data in {demo.folder}: ")
+
+
+def test_second_demo_on_the_same_data_is_refused(demo: Demo) -> None:
+    demo.start()
+    other = Demo(demo.folder)
+    assert other.refused(other.port) == f"A demo already runs with the data in {demo.folder}."
+
+
+def test_killed_demo_leaves_no_database_server(demo: Demo) -> None:
+    demo.start()
+    pid = postgres_pid(demo)
+    demo.stop(signal.SIGKILL)
+    deadline = time.monotonic() + 15
+    while is_alive(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    demo.start()
+
+
+def test_old_python_is_refused() -> None:
+    pretend = "import runpy, sys; sys.version_info = (3, 10, 13, 'final', 0); sys.argv = ['x', 'demo'];"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{pretend} runpy.run_path('tools/bootstrap.py', run_name='__main__')"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert re.fullmatch(r"Python 3\.11 or newer is needed, but .* is 3\.10: .*\n", done.stderr)
