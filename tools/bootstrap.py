@@ -48,7 +48,7 @@ def installed():
             level, digest = file.read().split()
     except (OSError, ValueError):
         return []
-    if digest != wanted() or subprocess.call([PYTHON, "-c", ""]):
+    if digest != wanted() or not works(PYTHON):
         return []
     return LEVELS[: LEVELS.index(level) + 1]
 
@@ -62,9 +62,9 @@ def install(level):
         run([sys.executable, "-m", "venv", "--clear", VENV], "The virtual environment can't be made")
     pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     # Dependency groups came with pip 25.1.
-    run([*pip, "--upgrade", "pip>=25.1"], "pip can't be brought up to date")
+    run(pip + ["--upgrade", "pip>=25.1"], "pip can't be brought up to date")
     group = [] if level == "demo" else ["--group", level]
-    run([*pip, "--editable", ".[demo,redis]", *group], "The packages can't be installed")
+    run(pip + ["--editable", ".[demo,redis]"] + group, "The packages can't be installed")
     with io.open(STAMP, "w", encoding="utf-8") as file:
         file.write("{0} {1}\n".format(level, wanted()))
 
@@ -88,7 +88,7 @@ def main(level, arguments):
     check_python()
     if level not in installed():
         install(level)
-    os.execv(PYTHON, [PYTHON, *arguments])
+    os.execv(PYTHON, [PYTHON] + arguments)
 
 
 if __name__ == "__main__":
