@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from django.db import connections
-from psycopg import conninfo, sql
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from example.database import database_from_url
 from example.services import EmbeddedPostgres
@@ -44,13 +45,8 @@ class Run:
         return f"{self.folder.name}_"
 
     def url(self, database: str) -> str:
-        """The URL of a database of this run."""
-        parts = conninfo.conninfo_to_dict(self.postgres_url)
-        host = parts.get("host") or "localhost"
-        user, password = parts.get("user") or "postgres", parts.get("password")
-        login = f"{user}:{password}" if password else user
-        port = f"&port={parts['port']}" if parts.get("port") else ""
-        return f"postgresql://{login}@/{self.prefix}{database}?host={host}{port}"
+        """How to connect to a database of this run, in the form that `DATABASE_URL` may have as well."""
+        return make_conninfo(self.postgres_url, dbname=self.prefix + database)
 
     def template(self, build: Callable[[str], None]) -> str:
         """Name the template database, which the first worker to ask makes and fills by `build(url)`."""
@@ -69,7 +65,7 @@ class Run:
         with self._server() as server:
             database = sql.Identifier(self.prefix + name)
             server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(database))
-            server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(database, source))
+            server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {} ENCODING 'UTF8'").format(database, source))
         return self.url(name)
 
     def drop_all(self) -> None:
