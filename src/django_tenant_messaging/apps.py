@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
+
+if TYPE_CHECKING:
+    from .events import Event
 
 
 class TenantMessagingConfig(AppConfig):
@@ -17,10 +21,37 @@ class TenantMessagingConfig(AppConfig):
         from django.contrib.auth.signals import user_logged_in
         from django.db.models.signals import post_save
 
+        from .events import connect_sink
         from .models import Message
+        from .realtime.publisher import publish
 
         user_logged_in.connect(bind_login, dispatch_uid="tenant_messaging_bind_login")
         post_save.connect(complete_message, sender=Message, dispatch_uid="tenant_messaging_message")
+        connect_sink(publish)
+        connect_sink(send_signals)
+
+
+def send_signals(events: Sequence[Event]) -> None:
+    """Tell the host's receivers, in the event's tenant."""
+    from . import signals
+    from .events import MembersChanged, MessagePosted
+    from .tenancy import activated
+
+    for event in events:
+        with activated(event.schema_name):
+            match event:
+                case MessagePosted():
+                    signals.message_sent.send_robust(None, message=event.message, schema_name=event.schema_name)
+                case MembersChanged():
+                    signals.members_changed.send_robust(
+                        None,
+                        room_id=event.room_id,
+                        joined=event.joined,
+                        left=event.left,
+                        schema_name=event.schema_name,
+                    )
+                case _:
+                    pass
 
 
 def bind_login(request: Any, **kwargs: Any) -> None:

@@ -58,3 +58,31 @@ class TenantNotFound(MessagingError):
     """No tenant is served under this host name."""
 
     code = "tenant_not_found"
+
+
+class FrameError(MessagingError):
+    """Base of the errors of frames that can't be read at all; they count towards ``MAX_BAD_FRAMES``."""
+
+
+class BadJson(FrameError):
+    """The frame is not JSON as RFC 8259 defines it."""
+
+    code = "bad_json"
+
+
+class TooDeep(FrameError):
+    """Objects and arrays are nested too deeply."""
+
+    code = "too_deep"
+
+
+class BadFrame(FrameError):
+    """The frame is not an object with a ``type`` and an ``id``."""
+
+    code = "bad_frame"
+
+
+class UnknownType(FrameError):
+    """No frame has this ``type``."""
+
+    code = "unknown_type"

@@ -62,7 +62,7 @@ class SentMessage:
 class RoomPosition:
     """A room as one member sees it: ``seq`` is the head of its timeline, ``read_seq`` how far the member has read.
 
-    The member sees what comes after ``visible_after_seq``. ``name`` is the other's username in a direct room.
+    The member came at ``joined_seq`` and sees what comes after ``visible_after_seq``. ``name`` is the other's username in a direct room.
     """
 
     room_id: int
@@ -72,6 +72,7 @@ class RoomPosition:
     seq: int
     read_seq: int
     visible_after_seq: int
+    joined_seq: int
 
 
 @dataclass(frozen=True, slots=True)

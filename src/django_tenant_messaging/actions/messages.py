@@ -15,6 +15,7 @@ from ..selectors import message_by_id, user_ref
 from ..tenancy import current_schema
 from ..types import MessageData, NotificationData, ReplyRef, SentMessage, UserRef
 from .mentions import resolve_mentions
+from .rooms import announce_rooms
 from .sending import Draft, Outcome, write_message
 
 if TYPE_CHECKING:
@@ -105,6 +106,9 @@ def complete_created_message(message: Message) -> None:
     notifications = Notification.objects.bulk_create(
         Notification(user_id=key, message=message, notification_text=text) for key, text in told
     )
+    if message.seq == 1 and message.sender is not None and message.receiver is not None:
+        # The room was made for this message.
+        announce_rooms(message.sender, message.receiver)
     announce(
         message_by_id(message.pk),
         [

@@ -26,9 +26,9 @@ def open_direct_room(actor: AbstractBaseUser, *, other: AbstractBaseUser) -> Cha
     :class:`~django_tenant_messaging.exceptions.Forbidden` when the other isn't a user of this tenant.
     """
     require_tenant_members([other])
-    with transaction.atomic(using=TENANT_DATABASE):
-        room = ChatRoom.objects.direct(actor, other)
-        _announce_rooms([actor, other])
+    room, created = ChatRoom.objects.direct(actor, other)
+    if created:
+        announce_rooms(actor, other)
     return room
 
 
@@ -45,7 +45,7 @@ def create_room(actor: AbstractBaseUser, *, name: str, members: Collection[Abstr
     with transaction.atomic(using=TENANT_DATABASE):
         room = ChatRoom.objects.create(kind=ChatRoom.Kind.GROUP, name=name, created_by=actor)
         room.furnish(roles)
-        _announce_rooms(roles)
+        announce_rooms(*roles)
     return room
 
 
@@ -64,6 +64,7 @@ def require_room_size(size: int) -> None:
         raise Invalid.field("members", f"a room has at most {highest} members, this one would have {size}")
 
 
-def _announce_rooms(users: Collection[AbstractBaseUser]) -> None:
+def announce_rooms(*users: AbstractBaseUser) -> None:
+    """Tell the users' sockets that they are in another room."""
     schema_name = current_schema()
     emit_on_commit(*(RoomsChanged(schema_name, str(user.pk)) for user in users))

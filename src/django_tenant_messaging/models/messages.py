@@ -104,7 +104,7 @@ class Message(models.Model):
             return
         if self.sender is None or self.receiver is None:
             raise Invalid("A message needs a room, or a sender and a receiver.")
-        self.room = ChatRoom.objects.direct(self.sender, self.receiver)
+        self.room, _created = ChatRoom.objects.direct(self.sender, self.receiver)
 
 
 class Mention(models.Model):

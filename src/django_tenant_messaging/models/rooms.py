@@ -19,8 +19,10 @@ NAME_LENGTH = 120
 
 
 class ChatRoomManager(models.Manager["ChatRoom"]):
-    def direct(self, one: AbstractBaseUser, other: AbstractBaseUser) -> ChatRoom:
+    def direct(self, one: AbstractBaseUser, other: AbstractBaseUser) -> tuple[ChatRoom, bool]:
         """Find or make the direct room of two users; the same one whoever asks, also at the same time.
+
+        Returns the room and whether it was made now.
 
         Raises :class:`~django_tenant_messaging.exceptions.Invalid` when both are the same user.
         """
@@ -34,7 +36,7 @@ class ChatRoomManager(models.Manager["ChatRoom"]):
             )
             if created:
                 room.furnish({one: "member", other: "member"})
-        return room
+        return room, created
 
 
 class ChatRoom(models.Model):

@@ -58,6 +58,7 @@ def position_of(membership: Membership) -> RoomPosition:
         seq=room.counter.last_seq,
         read_seq=membership.last_read_seq,
         visible_after_seq=membership.visible_after_seq,
+        joined_seq=membership.joined_seq,
     )
 
 

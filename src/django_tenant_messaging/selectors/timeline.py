@@ -36,10 +36,10 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """The heads of rooms, and which of the asked users joined a room within the last minute."""
+    """The heads of rooms, and which of the asked users (by id) joined which room within the last minute."""
 
     seqs: dict[int, int]
-    joiners: frozenset[str]
+    joins: frozenset[tuple[str, int]]
 
 
 def read_changes(room_id: int, *, after: int, limit: int) -> Changes:
@@ -91,12 +91,12 @@ def read_heads(room_ids: Collection[int], user_keys: Collection[Any]) -> Heads:
     with connections[TENANT_DATABASE].cursor() as cursor:
         cursor.execute(
             f"SELECT room_id, last_seq, NULL FROM {counter} WHERE room_id = ANY(%s::bigint[])"
-            f" UNION ALL SELECT NULL, NULL, user_id::text FROM {member}"
+            f" UNION ALL SELECT room_id, NULL, user_id::text FROM {member}"
             f" WHERE joined_at > clock_timestamp() - make_interval(secs => %s) AND user_id = ANY(%s::{key_type}[])",
             [list(room_ids), RECENT_JOIN_SECONDS, list(user_keys)],
         )
         rows = cursor.fetchall()
     return Heads(
-        seqs={room_id: seq for room_id, seq, _ in rows if room_id is not None},
-        joiners=frozenset(user_id for room_id, _, user_id in rows if room_id is None),
+        seqs={room_id: seq for room_id, seq, user_id in rows if user_id is None},
+        joins=frozenset((user_id, room_id) for room_id, _, user_id in rows if user_id is not None),
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .context import activated, current_schema, is_public_schema
+from .context import activated, current_schema, is_public_schema, public_schema
 from .database import TENANT_DATABASE, users_are_shared
-from .executor import run_in_tenant
-from .hosts import Tenant, origin_allowed, resolve_tenant
+from .executor import close_executor, run_in_tenant
+from .hosts import Tenant, handshake_request, origin_allowed, resolve_tenant
 from .names import group_name
 from .sessions import bind_session, session_belongs_here
 
@@ -14,10 +14,13 @@ __all__ = [
     "Tenant",
     "activated",
     "bind_session",
+    "close_executor",
     "current_schema",
     "group_name",
     "is_public_schema",
+    "handshake_request",
     "origin_allowed",
+    "public_schema",
     "resolve_tenant",
     "run_in_tenant",
     "session_belongs_here",

@@ -44,4 +44,10 @@ def current_schema() -> str:
 
 def is_public_schema(schema_name: str) -> bool:
     """Say whether this is the shared schema, which holds no messages."""
-    return bool(schema_name == get_public_schema_name())
+    return schema_name == public_schema()
+
+
+def public_schema() -> str:
+    """Return the name of the shared schema."""
+    name: str = get_public_schema_name()
+    return name

@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 
 from django.core.exceptions import DisallowedHost
 from django.core.handlers.asgi import ASGIRequest
-from django.http.request import split_domain_port
-from django_tenants.utils import get_public_schema_name, get_tenant_domain_model, remove_www
+from django.http.request import HttpRequest, split_domain_port
+from django_tenants.utils import get_tenant_domain_model, remove_www
 
 from ..conf import messaging_settings
 from ..exceptions import TenantNotFound
-from .context import activated, is_public_schema
+from .context import activated, is_public_schema, public_schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,26 +37,30 @@ class _Address:
     is_secure: bool
 
 
-def resolve_tenant(scope: Mapping[str, Any]) -> Tenant:
-    """Return the tenant that a connection's Host header names; synchronous, one query in the shared schema.
+def handshake_request(scope: Mapping[str, Any]) -> HttpRequest:
+    """Return a WebSocket handshake as the HTTP request that it is, for whatever reads headers and cookies."""
+    scheme = {"ws": "http", "wss": "https"}.get(scope.get("scheme", "ws"), "http")
+    return ASGIRequest({**scope, "type": "http", "method": "GET", "scheme": scheme}, BytesIO())
+
+
+def resolve_tenant(request: HttpRequest) -> Tenant:
+    """Return the tenant that a request's Host header names; one query in the shared schema.
 
     Django's own request class reads the header, so ``ALLOWED_HOSTS``, ``USE_X_FORWARDED_HOST`` and repeated headers
     are treated exactly as for HTTP. Case, port, a trailing dot and ``www.`` make no difference.
     Raises :class:`~django_tenant_messaging.exceptions.TenantNotFound`.
     """
-    return _tenant_of_domain(_address(scope).hostname)
+    return _tenant_of_domain(_address(request).hostname)
 
 
-def origin_allowed(scope: Mapping[str, Any], tenant: Tenant) -> bool:
-    """Say whether the page that opens a socket is of the same tenant; synchronous, one query at most.
+def origin_allowed(request: HttpRequest, tenant: Tenant) -> bool:
+    """Say whether the page that opens a socket is of the same tenant; one query at most.
 
     A browser always sends ``Origin`` with a WebSocket handshake. Scheme and port have to be those of the request,
     or the scheme's default port. A missing, repeated or unreadable origin is foreign.
     """
-    values = [value for name, value in scope.get("headers", ()) if name.lower() == b"origin"]
-    if len(values) != 1:
-        return False
-    origin = values[0].decode("latin-1").strip().lower()
+    # A repeated header arrives joined by commas, which no origin contains.
+    origin = request.headers.get("origin", "").strip().lower()
     if origin in {allowed.lower().rstrip("/") for allowed in messaging_settings.ALLOWED_ORIGINS}:
         return True
     try:
@@ -67,7 +71,7 @@ def origin_allowed(scope: Mapping[str, Any], tenant: Tenant) -> bool:
     default_port = DEFAULT_PORTS.get(parts.scheme)
     if default_port is None or not parts.hostname or parts.path or parts.query or "@" in parts.netloc:
         return False
-    address = _address(scope)
+    address = _address(request)
     if address.is_secure and parts.scheme != "https":
         return False
     if (port or default_port) not in {default_port, address.port}:
@@ -81,9 +85,7 @@ def origin_allowed(scope: Mapping[str, Any], tenant: Tenant) -> bool:
         return False
 
 
-def _address(scope: Mapping[str, Any]) -> _Address:
-    scheme = {"ws": "http", "wss": "https"}.get(scope.get("scheme", "ws"), scope.get("scheme"))
-    request = ASGIRequest({**scope, "type": "http", "method": "GET", "scheme": scheme}, BytesIO())
+def _address(request: HttpRequest) -> _Address:
     try:
         hostname, port = split_domain_port(request.get_host())
     except DisallowedHost as error:
@@ -98,7 +100,7 @@ def _normalised(hostname: str) -> str:
 
 def _tenant_of_domain(hostname: str) -> Tenant:
     domains = get_tenant_domain_model()
-    with activated(get_public_schema_name()):
+    with activated(public_schema()):
         domain = domains.objects.select_related("tenant").filter(domain=hostname).first()
     if domain is None or is_public_schema(domain.tenant.schema_name):
         raise TenantNotFound(f"No tenant has the domain {hostname}.")

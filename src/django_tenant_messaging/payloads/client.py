@@ -1,0 +1,87 @@
+"""The frames that clients send. The protocol reference is made from these classes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+MAX_BIGINT = 2**63 - 1
+
+FrameId = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,64}$")]
+RowId = Annotated[int, Field(ge=1, le=MAX_BIGINT)]
+Seq = Annotated[int, Field(ge=0, le=MAX_BIGINT)]
+RoomKey = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,18}$")]
+
+
+class _ClientFrame(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    id: FrameId = Field(description="Chosen by the client, 1 to 64 printable ASCII characters; the reply carries it.")
+
+
+class Position(BaseModel):
+    """How far a client has a room's timeline."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    epoch: Annotated[str, StringConstraints(max_length=64)] = Field(description="The history the position is in.")
+    seq: Seq = Field(description="The last `seq` that the client has.")
+
+
+class Resume(_ClientFrame):
+    """Start the stream of events. Rooms that aren't named start at the position in `hello`. Once per socket."""
+
+    type: Literal["resume"]
+    positions: Annotated[dict[RoomKey, Position], Field(max_length=10_000)] = Field(
+        default_factory=dict, description="By room id."
+    )
+
+
+class Send(_ClientFrame):
+    """Write a message. The reply comes after the commit."""
+
+    type: Literal["send"]
+    room: RowId
+    client_id: Annotated[UUID, Field(strict=False)] = Field(
+        description="The sender's own id for the message. Repeating a send with it is safe."
+    )
+    content: str = Field(description="The text, 1 to `max_content_length` characters after NFC.")
+    reply_to: RowId | None = Field(default=None, description="Id of the message answered, in the same room.")
+
+
+class Read(_ClientFrame):
+    """Say how far the user has read a room."""
+
+    type: Literal["read"]
+    room: RowId
+    seq: Seq
+
+
+class Typing(_ClientFrame):
+    """Say that the user types. Renew it while that lasts."""
+
+    type: Literal["typing"]
+    room: RowId
+    is_typing: bool
+
+
+class History(_ClientFrame):
+    """Read a page of messages: the newest, or those before, after or around a `seq`; at most one of the three."""
+
+    type: Literal["history"]
+    room: RowId
+    before: Seq | None = None
+    after: Seq | None = None
+    around: Seq | None = None
+    limit: Annotated[int, Field(ge=1, le=MAX_BIGINT)] = 50
+
+
+class Ping(_ClientFrame):
+    """Show that the client is alive, at least once in each heartbeat interval."""
+
+    type: Literal["ping"]
+
+
+ClientFrame = Resume | Send | Read | Typing | History | Ping

@@ -1,0 +1,111 @@
+"""Reading a client's frame: strict JSON first, then the frame's own class."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn, get_args
+
+from pydantic import TypeAdapter, ValidationError
+
+from ..exceptions import BadFrame, BadJson, FrameError, Invalid, TooDeep, UnknownType
+from .client import ClientFrame
+
+MAX_DEPTH = 8
+"""Deepest nesting of objects and arrays. The deepest frame of the protocol has 3."""
+
+_ADAPTERS: dict[str, TypeAdapter[ClientFrame]] = {
+    get_args(frame.model_fields["type"].annotation)[0]: TypeAdapter(frame) for frame in get_args(ClientFrame)
+}
+
+
+def parse_frame(text: str) -> tuple[str | None, ClientFrame | FrameError | Invalid]:
+    """Return the id of a client's frame, as far as it has one, and the frame or what is wrong with it.
+
+    The size was checked by the caller, in bytes.
+    """
+    try:
+        value = _strict_json(text)
+    except FrameError as error:
+        return None, error
+    if not isinstance(value, dict):
+        return None, BadFrame("A frame is a JSON object.")
+    frame_id = value.get("id")
+    known_id = frame_id if isinstance(frame_id, str) and frame_id.isascii() and len(frame_id) <= 64 else None
+    kind = value.get("type")
+    if known_id is None or not isinstance(kind, str):
+        return known_id, BadFrame('A frame has a "type" and an "id", both strings, the id of 1 to 64 characters.')
+    adapter = _ADAPTERS.get(kind)
+    if adapter is None:
+        return known_id, UnknownType(f"No such frame type. Known are: {', '.join(_ADAPTERS)}.", known=list(_ADAPTERS))
+    try:
+        return known_id, adapter.validate_python(value)
+    except ValidationError as error:
+        return known_id, _invalid(error)
+
+
+def _strict_json(text: str) -> Any:
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique_keys)
+    except RecursionError:
+        raise _too_deep() from None
+    except ValueError as error:
+        raise BadJson(f"The frame is not JSON: {_reason(error)}.") from None
+    if _deeper_than(value, MAX_DEPTH):
+        raise _too_deep()
+    return value
+
+
+def _reason(error: ValueError) -> str:
+    """Say what is wrong without repeating the text, which may be a message's."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at character {error.pos}"
+    return str(error) if isinstance(error, _RefusedError) else "a number has too many digits"
+
+
+class _RefusedError(ValueError):
+    pass
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _RefusedError(f"{name} is not a JSON value")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if number in (float("inf"), float("-inf")):
+        raise _RefusedError("a number is too large")
+    return number
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise _RefusedError("an object has a key twice")
+    return value
+
+
+def _deeper_than(value: Any, depth: int) -> bool:
+    level = [value]
+    for _ in range(depth):
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, dict | list)
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+        ]
+    return any(isinstance(value, dict | list) for value in level)
+
+
+def _too_deep() -> TooDeep:
+    return TooDeep(f"A frame has at most {MAX_DEPTH} levels of objects and arrays.")
+
+
+def _invalid(error: ValidationError) -> Invalid:
+    errors = [
+        {"field": ".".join(str(part) for part in item["loc"])[:200], "reason": item["msg"]}
+        for item in error.errors(include_url=False, include_context=False, include_input=False)[:10]
+    ]
+    # A key that the client made up may hold what JSON text can't carry back.
+    for item in errors:
+        item["field"] = item["field"].encode("utf-8", "replace").decode()
+    return Invalid(f"Wrong fields: {', '.join(item['field'] for item in errors)}.", errors=errors)

@@ -1,0 +1,167 @@
+"""The ASGI applications: the socket's own, and the wrapper that a host puts around Django."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from ..conf import messaging_settings
+from ..exceptions import FrameError, MessagingError, Unavailable
+from ..payloads import PROTOCOL, HelloFrame, RoomPayload, UserPayload, parse_frame, user_payloads
+from ..selectors import online_contacts, user_ref
+from ..tenancy import close_executor, public_schema, run_in_tenant
+from .close_codes import CloseCode
+from .commands import answer, refusal
+from .handshake import Guest, admit, choose_protocol
+from .hub import hub_of_this_loop, running_hub
+from .socket import AsgiSend, Socket
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+    from .hub import Hub
+
+logger = logging.getLogger(__name__)
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Application = Callable[[Any, Any, Any], Awaitable[None]]
+
+PATH = "/ws/messages/"
+
+
+def messaging_asgi(django_application: Application) -> Application:
+    """Put the WebSocket beside a Django application::
+
+        application = messaging_asgi(get_asgi_application())
+
+    ``/ws/messages/`` is served here, everything else by Django. It also answers the server's lifespan, so that a
+    stopping server tells its clients to come back and stores who is gone. A host with WebSockets of its own routes to
+    :class:`MessagingWebSocket` instead.
+    """
+    websocket = MessagingWebSocket()
+
+    async def application(scope: MutableMapping[str, Any], receive: Receive, send: AsgiSend) -> None:
+        match scope["type"]:
+            case "websocket" if scope["path"] == PATH:
+                await websocket(scope, receive, send)
+            case "websocket":
+                await receive()
+                await send({"type": "websocket.close", "code": int(CloseCode.UNKNOWN_TENANT)})
+            case "lifespan":
+                await _lifespan(receive, send)
+            case _:
+                await django_application(scope, receive, send)
+
+    return application
+
+
+class MessagingWebSocket:
+    """The ASGI application of the socket, for a host's own routing. It needs no middleware around it."""
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: AsgiSend) -> None:
+        """Serve one connection until either side closes it."""
+        await receive()
+        guest, protocol = await self._admit(scope)
+        await send({"type": "websocket.accept", "subprotocol": protocol})
+        if isinstance(guest, CloseCode):
+            await send({"type": "websocket.close", "code": int(guest)})
+            return
+        hub = hub_of_this_loop()
+        socket = Socket(schema_name=guest.tenant.schema_name, user=guest.user, send=send, catch_up=hub.catch_up)
+        try:
+            if not await self._welcome(hub, socket):
+                await send({"type": "websocket.close", "code": int(CloseCode.UNAVAILABLE)})
+                return
+            await self._serve(socket, receive)
+        finally:
+            hub.leave(socket)
+
+    async def _admit(self, scope: MutableMapping[str, Any]) -> tuple[Guest | CloseCode, str | None]:
+        """Return who connects or why they may not. They are told by a close code, which only an accepted socket
+        can carry to a page."""
+        protocol = choose_protocol(scope.get("subprotocols", ()))
+        if isinstance(protocol, CloseCode):
+            return protocol, None
+        try:
+            return await run_in_tenant(public_schema(), admit, scope), protocol
+        except Unavailable:
+            return CloseCode.UNAVAILABLE, protocol
+
+    async def _welcome(self, hub: Hub, socket: Socket) -> bool:
+        try:
+            await hub.join(socket)
+            online = await run_in_tenant(socket.schema_name, online_contacts, socket.user)
+        except MessagingError as error:
+            logger.warning("[%s] A socket couldn't be served: %s", socket.schema_name, error)
+            return False
+        await socket.reply(
+            HelloFrame(
+                protocol=PROTOCOL,
+                user=UserPayload.model_validate(user_ref(socket.user)),
+                heartbeat_interval=messaging_settings.HEARTBEAT_INTERVAL,
+                max_content_length=messaging_settings.MAX_CONTENT_LENGTH,
+                rooms=[RoomPayload.of(room) for room in socket.rooms.values()],
+                online=user_payloads(online),
+            )
+        )
+        return True
+
+    async def _serve(self, socket: Socket, receive: Receive) -> None:
+        """Read and write side by side; whichever ends first ends the connection."""
+        reader = asyncio.create_task(self._read(socket, receive))
+        writer = asyncio.create_task(socket.write())
+        stuck = asyncio.create_task(socket.stuck.wait())
+        try:
+            await asyncio.wait({reader, writer, stuck}, return_when=asyncio.FIRST_COMPLETED)
+            if socket.is_closing and not stuck.done():
+                # The reader asked for the close; the writer still has to send it.
+                await asyncio.wait({writer}, timeout=1)
+        finally:
+            for task in (reader, writer, stuck):
+                task.cancel()
+            # A vanished client raises the server's own class out of `send`; there is nobody to tell.
+            await asyncio.gather(reader, writer, stuck, return_exceptions=True)
+
+    async def _read(self, socket: Socket, receive: Receive) -> None:
+        bad_frames = 0
+        while not socket.is_closing:
+            event = await receive()
+            if event["type"] == "websocket.disconnect":
+                return
+            socket.last_heard = time.monotonic()
+            text = event.get("text")
+            if text is None or _is_too_large(text):
+                socket.close(CloseCode.FRAME_TOO_LARGE)
+                return
+            frame_id, frame = parse_frame(text)
+            if not isinstance(frame, MessagingError):
+                await answer(socket, frame)
+                continue
+            await socket.reply(refusal(frame_id, frame))
+            bad_frames += isinstance(frame, FrameError)
+            if bad_frames >= messaging_settings.MAX_BAD_FRAMES:
+                socket.close(CloseCode.BAD_FRAMES)
+
+
+def _is_too_large(text: str) -> bool:
+    limit = messaging_settings.MAX_FRAME_BYTES
+    return len(text) > limit or (not text.isascii() and len(text.encode("utf-8", "surrogatepass")) > limit)
+
+
+async def _lifespan(receive: Receive, send: AsgiSend) -> None:
+    while True:
+        event = await receive()
+        if event["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        else:
+            hub = running_hub()
+            if hub is not None:
+                with suppress(Exception):
+                    await hub.stop()
+            await asyncio.to_thread(close_executor)
+            await send({"type": "lifespan.shutdown.complete"})
+            return

@@ -1,0 +1,85 @@
+"""Reading from the database what single sockets missed: after a resume, or when they read too slowly."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..exceptions import MessagingError, NotFound
+from ..selectors import Changes, access_membership, read_changes
+from ..tenancy import run_in_tenant
+from .close_codes import CloseCode
+from .hints import hint_of, skip_to
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import AbstractBaseUser
+
+    from .socket import Socket
+
+logger = logging.getLogger(__name__)
+
+PAGE = 200
+
+
+class CatchUp:
+    """Runs at most one task for a socket, which goes through the rooms that are behind."""
+
+    def __init__(self) -> None:
+        self._running: set[Socket] = set()
+
+    def start(self, socket: Socket, spawn: Callable[[Any], None]) -> None:
+        """See to it that a socket's rooms are being caught up."""
+        if socket not in self._running:
+            self._running.add(socket)
+            spawn(self._run(socket))
+
+    def forget(self, socket: Socket) -> None:
+        """A socket is gone; its task ends at the next step because it follows no room any more."""
+        socket.behind.clear()
+
+    async def _run(self, socket: Socket) -> None:
+        try:
+            while socket.behind and not socket.is_closing:
+                await self._catch_up(socket, next(iter(socket.behind)))
+        except MessagingError as error:
+            logger.warning("[%s] A socket couldn't be caught up: %s", socket.schema_name, error)
+            socket.close(CloseCode.UNAVAILABLE)
+        except Exception:
+            logger.exception("[%s] A socket couldn't be caught up.", socket.schema_name)
+            socket.close(CloseCode.UNAVAILABLE)
+        finally:
+            self._running.discard(socket)
+
+    async def _catch_up(self, socket: Socket, room_id: int) -> None:
+        """Bring a room to its feed's head. It ends in the very step in which it sees that they are equal, so that
+        no live event can fall between."""
+        while room_id in socket.behind:
+            head, position = socket.feeds[room_id].head or 0, socket.positions[room_id]
+            if position >= head:
+                socket.behind.discard(room_id)
+                return
+            try:
+                changes = await run_in_tenant(socket.schema_name, _read, socket.user, room_id, position)
+            except NotFound:
+                socket.drop_room(room_id)
+                return
+            if changes.seq <= position:
+                # The feed is ahead of the database, which so holds another history now. The client finds out.
+                socket.close(CloseCode.RESTART)
+                return
+            for event in changes.events:
+                await socket.wait_for_room()
+                if room_id not in socket.behind or socket.is_closing:
+                    return
+                socket.put_event(room_id, hint_of(event))
+            if room_id in socket.behind and socket.positions[room_id] < changes.seq:
+                position = socket.positions[room_id]
+                socket.put_event(room_id, skip_to(socket.schema_name, room_id, after=position, seq=changes.seq))
+
+
+def _read(user: AbstractBaseUser, room_id: int, after: int) -> Changes:
+    changes = read_changes(room_id, after=after, limit=PAGE)
+    # Asked last: a member after the reading was one when everything that was read happened.
+    access_membership(user, room_id)
+    return changes

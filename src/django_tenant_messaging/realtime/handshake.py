@@ -1,0 +1,56 @@
+"""Deciding whether a connection is let in: of which tenant it is, from which page it comes, and whose it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.contrib.auth import get_user
+
+from ..exceptions import TenantNotFound
+from ..payloads import PROTOCOL
+from ..permissions import signed_in_here
+from ..tenancy import Tenant, activated, handshake_request, origin_allowed, resolve_tenant
+from .close_codes import CloseCode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from django.contrib.auth.models import AbstractBaseUser
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """Who was let in."""
+
+    tenant: Tenant
+    user: AbstractBaseUser
+
+
+def admit(scope: Mapping[str, Any]) -> Guest | CloseCode:
+    """Return who connects, or why they may not; synchronous, in the shared schema."""
+    request = handshake_request(scope)
+    try:
+        tenant = resolve_tenant(request)
+    except TenantNotFound:
+        return CloseCode.UNKNOWN_TENANT
+    if not origin_allowed(request, tenant):
+        return CloseCode.FORBIDDEN
+    with activated(tenant.schema_name):
+        engine = import_module(settings.SESSION_ENGINE)
+        request.session = engine.SessionStore(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
+        user = get_user(request)
+        if not signed_in_here(user, request.session, tenant.schema_name):
+            return CloseCode.UNAUTHENTICATED
+    return Guest(tenant, user)
+
+
+def choose_protocol(offered: Iterable[str]) -> str | None | CloseCode:
+    """Return the subprotocol to speak; none needs to be offered."""
+    offers = list(offered)
+    if not offers:
+        return None
+    return PROTOCOL if PROTOCOL in offers else CloseCode.UNSUPPORTED_PROTOCOL

@@ -1,0 +1,176 @@
+"""What travels between processes: a frame, ready to be sent, and the little that is needed to route it.
+
+The process that wrote a message encodes it once. All others pass the text on: they look at the envelope only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from .. import events
+from ..conf import messaging_settings
+from ..payloads import (
+    MembersFrame,
+    MessageFrame,
+    MessagePayload,
+    NotificationFrame,
+    NotificationPayload,
+    PresenceFrame,
+    ReadFrame,
+    SkipFrame,
+    TypingFrame,
+    UserPayload,
+    user_payloads,
+)
+from ..tenancy import group_name
+
+Target = Literal["room", "user", "presence"]
+
+OTHERS_END = '"is_own_message":false}}'
+OWN_END = '"is_own_message":true}}'
+
+
+class Hint:
+    """An event on its way to sockets.
+
+    ``seq`` is 0 for what isn't part of a timeline. ``author`` is the user who gets the variant of the frame that says
+    ``is_own_message``; there are two variants at most, each made once in a process.
+    """
+
+    __slots__ = ("_own", "after", "author", "frame", "joined", "key", "left", "rooms", "schema_name", "seq", "target")
+
+    def __init__(
+        self,
+        schema_name: str,
+        target: Target,
+        key: int | str,
+        frame: str,
+        *,
+        seq: int = 0,
+        after: int = 0,
+        author: str | None = None,
+        joined: Iterable[str] = (),
+        left: Iterable[str] = (),
+        rooms: Iterable[int] = (),
+    ) -> None:
+        self.schema_name = schema_name
+        self.target = target
+        self.key = key
+        self.frame = frame
+        self.seq = seq
+        self.after = after
+        self.author = author
+        self.joined = tuple(joined)
+        self.left = tuple(left)
+        self.rooms = tuple(rooms)
+        self._own: str | None = None
+
+    @property
+    def group(self) -> str:
+        """The channel-layer group of those concerned."""
+        return group_name(self.schema_name, self.target, self.key)
+
+    def frame_for(self, user_id: str) -> str:
+        """Return the frame as this user gets it."""
+        if user_id != self.author:
+            return self.frame
+        if self._own is None:
+            self._own = self.frame.removesuffix(OTHERS_END) + OWN_END
+        return self._own
+
+    def to_message(self, origin: str) -> dict[str, Any]:
+        """Return the hint as a channel-layer message."""
+        return {
+            "type": "messaging.hint",
+            "origin": origin,
+            "schema": self.schema_name,
+            "target": self.target,
+            "key": self.key,
+            "frame": self.frame,
+            "seq": self.seq,
+            "after": self.after,
+            "author": self.author,
+            "joined": list(self.joined),
+            "left": list(self.left),
+            "rooms": list(self.rooms),
+        }
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any]) -> Hint:
+        """Read a channel-layer message."""
+        return cls(
+            message["schema"],
+            message["target"],
+            message["key"],
+            message["frame"],
+            seq=message["seq"],
+            after=message["after"],
+            author=message["author"],
+            joined=message["joined"],
+            left=message["left"],
+            rooms=message["rooms"],
+        )
+
+
+def hints_of(batch: Iterable[events.Event]) -> Iterator[Hint]:
+    """Yield the hints that events become, each encoded once."""
+    for event in batch:
+        yield hint_of(event)
+
+
+def hint_of(event: events.Event | events.TimelineEvent) -> Hint:
+    """Return the hint that an event becomes."""
+    match event:
+        case events.MessagePosted(message=message):
+            author = None if message.sender is None else message.sender.id
+            frame = MessageFrame(
+                room=event.room_id, after=event.after, seq=event.seq, message=MessagePayload.of(message)
+            )
+            return _timeline(event, frame, author=author)
+        case events.MembersChanged(joined=joined, left=left):
+            members = MembersFrame(
+                room=event.room_id,
+                after=event.after,
+                seq=event.seq,
+                joined=user_payloads(joined),
+                left=user_payloads(left),
+            )
+            return _timeline(event, members, joined=[user.id for user in joined], left=[user.id for user in left])
+        case events.ReadPositionMoved():
+            read = ReadFrame(room=event.room_id, user=UserPayload.model_validate(event.user), seq=event.seq)
+            return Hint(event.schema_name, "room", event.room_id, read.model_dump_json())
+        case events.TypingChanged():
+            typing = TypingFrame(
+                room=event.room_id,
+                user=UserPayload.model_validate(event.user),
+                is_typing=event.is_typing,
+                expires_in=messaging_settings.TYPING_TTL,
+            )
+            return Hint(event.schema_name, "room", event.room_id, typing.model_dump_json())
+        case events.PresenceChanged():
+            presence = PresenceFrame(
+                user=UserPayload.model_validate(event.user), is_online=event.is_online, last_seen=event.last_seen
+            )
+            frame_text = presence.model_dump_json()
+            return Hint(event.schema_name, "presence", "all", frame_text, rooms=event.room_ids, left=[event.user.id])
+        case events.NotificationCreated(notification=notification):
+            told = NotificationFrame(notification=NotificationPayload.of(notification))
+            return Hint(event.schema_name, "user", notification.user_id, told.model_dump_json())
+        case events.RoomsChanged():
+            return Hint(event.schema_name, "user", event.user_id, "")
+        case _:
+            raise TypeError(f"No frame for {type(event).__name__}")
+
+
+def skip_to(schema_name: str, room_id: int, *, after: int, seq: int) -> Hint:
+    """Return the hint that only moves a reader's position."""
+    frame = SkipFrame(room=room_id, after=after, seq=seq).model_dump_json()
+    return Hint(schema_name, "room", room_id, frame, seq=seq, after=after)
+
+
+def _timeline(event: events.TimelineEvent, frame: BaseModel, **details: Any) -> Hint:
+    text = frame.model_dump_json()
+    return Hint(event.schema_name, "room", event.room_id, text, seq=event.seq, after=event.after, **details)

@@ -1,0 +1,1 @@
+"""The HTML face: pages that the server renders and a module keeps up to date over the WebSocket."""

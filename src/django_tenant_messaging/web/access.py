@@ -1,0 +1,73 @@
+"""Who gets a page, and what everybody else gets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+
+from django.contrib.auth.views import redirect_to_login
+from django.http import Http404
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+
+from ..exceptions import MessagingError
+from ..permissions import signed_in_here
+from ..tenancy import current_schema, is_public_schema
+from .texts import describe, headline
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import AbstractBaseUser
+    from django.http import HttpRequest, HttpResponse
+
+P = ParamSpec("P")
+View = Callable[Concatenate["HttpRequest", P], "HttpResponse"]
+
+STATUSES = {"not_found": 404, "forbidden": 403, "conflict": 409, "unavailable": 503}
+
+
+def tenant_page(view: View[P]) -> View[P]:
+    """Let those in who signed in to this tenant, and answer a domain error by a page that says what is wrong."""
+
+    @never_cache
+    @wraps(view)
+    def page(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+        schema_name = current_schema()
+        if is_public_schema(schema_name):
+            raise Http404("The shared schema has no messages.")
+        if not request.user.is_authenticated:
+            return redirect_to_login(_after_login(request))
+        if not signed_in_here(request.user, request.session, schema_name):
+            reason = _("Your session belongs to another organisation, or you are not a member of this one.")
+            return error_page(request, title=_("No access"), reason=reason, status=403)
+        try:
+            return view(request, *args, **kwargs)
+        except MessagingError as error:
+            return error_page(request, title=headline(error), reason=describe(error), status=status_of(error))
+
+    return page
+
+
+def actor(request: HttpRequest) -> AbstractBaseUser:
+    """Return the user of a request that :func:`tenant_page` let in."""
+    user: Any = request.user
+    actor: AbstractBaseUser = user
+    return actor
+
+
+def status_of(error: MessagingError) -> int:
+    """Return the HTTP status that says the same as the error."""
+    return STATUSES.get(error.code, 400)
+
+
+def error_page(request: HttpRequest, *, title: str, reason: str, status: int) -> HttpResponse:
+    """Answer a page that says in words what went wrong."""
+    context = {"title": title, "reason": reason}
+    return render(request, "django_tenant_messaging/error.html", context, status=status)
+
+
+def _after_login(request: HttpRequest) -> str:
+    """Where to go on; a form that was sent without a session is lost, and its address shows nothing."""
+    return request.get_full_path() if request.method == "GET" else reverse("tenant_messaging:room-list")

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.shortcuts import redirect
+from django.views.decorators.http import require_POST
+
+from .. import actions
+from .access import actor, tenant_page
+from .forms import AddMembersForm
+from .messages import room_page
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from django.http import HttpRequest, HttpResponse
+
+
+@tenant_page
+@require_POST
+def add_members(request: HttpRequest, room_id: int) -> HttpResponse:
+    """Add users to a room by their names."""
+    user = actor(request)
+    form = AddMembersForm(user, request.POST)
+
+    def add(data: dict[str, Any]) -> bool:
+        actions.add_members(user, room_id=room_id, users=data["people"])
+        return True
+
+    if form.perform(add) is None:
+        return room_page(request, room_id, add_form=form, status=form.status)
+    return redirect("tenant_messaging:room", room_id)
+
+
+@tenant_page
+@require_POST
+def leave_room(request: HttpRequest, room_id: int) -> HttpResponse:
+    """Leave a room and go back to the conversations."""
+    actions.leave_room(actor(request), room_id=room_id)
+    return redirect("tenant_messaging:room-list")

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_POST, require_safe
+
+from .. import actions
+from ..selectors import list_conversations
+from .access import actor, tenant_page
+from .forms import DirectForm, RoomForm
+from .pages import page_context
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest, HttpResponse
+
+
+@tenant_page
+@require_safe
+def room_list(request: HttpRequest) -> HttpResponse:
+    """Show the user's conversations."""
+    return _page(request)
+
+
+@tenant_page
+@require_POST
+def create_room(request: HttpRequest) -> HttpResponse:
+    """Make a group and go there."""
+    user = actor(request)
+    form = RoomForm(user, request.POST)
+    room = form.perform(lambda data: actions.create_room(user, name=data["name"], members=data["people"]))
+    if room is None:
+        return _page(request, room_form=form, status=form.status)
+    return redirect("tenant_messaging:room", room.pk)
+
+
+@tenant_page
+@require_POST
+def open_direct(request: HttpRequest) -> HttpResponse:
+    """Find or make the conversation with one other user and go there."""
+    user = actor(request)
+    form = DirectForm(user, request.POST)
+    room = form.perform(lambda data: actions.open_direct_room(user, other=data["people"][0]))
+    if room is None:
+        return _page(request, direct_form=form, status=form.status)
+    return redirect("tenant_messaging:room", room.pk)
+
+
+def _page(
+    request: HttpRequest,
+    *,
+    room_form: RoomForm | None = None,
+    direct_form: DirectForm | None = None,
+    status: int = 200,
+) -> HttpResponse:
+    user = actor(request)
+    conversations = list_conversations(user)
+    context = {
+        **page_context(user, [conversation.room for conversation in conversations]),
+        "conversations": conversations,
+        "room_form": room_form or RoomForm(user),
+        "direct_form": direct_form or DirectForm(user),
+    }
+    return render(request, "django_tenant_messaging/rooms.html", context, status=status)

@@ -1,0 +1,97 @@
+"""Words for people: of errors, and of what the pages' modules say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.utils.translation import gettext as _
+
+from ..conf import messaging_settings
+
+if TYPE_CHECKING:
+    from ..exceptions import MessagingError
+
+
+def headline(error: MessagingError) -> str:
+    """Return an error in two or three words."""
+    match error.code:
+        case "not_found":
+            return _("Not found")
+        case "forbidden":
+            return _("Not allowed")
+        case "unavailable":
+            return _("Not available")
+        case _code:
+            return _("That did not work")
+
+
+def describe(error: MessagingError) -> str:
+    """Return a domain error as a sentence in the reader's language."""
+    if usernames := error.details.get("usernames"):
+        names = ", ".join(usernames)
+        return _("There is no user here with this name: %(names)s.") % {"names": names}
+    fields = {entry["field"] for entry in error.details.get("errors", ())}
+    if "other" in fields:
+        return _("A direct conversation needs somebody else.")
+    if "members" in fields:
+        return _("A room has at most %(count)s members.") % {"count": messaging_settings.MAX_ROOM_MEMBERS}
+    if "name" in fields:
+        return _("The room needs a name of at most 120 characters.")
+    if "content" in fields:
+        return content_rule()
+    return error_texts().get(error.code, _("The server refused this."))
+
+
+def content_rule() -> str:
+    """Return what a message's text has to be."""
+    limit = messaging_settings.MAX_CONTENT_LENGTH
+    return _("A message is not empty and has at most %(count)s characters.") % {"count": limit}
+
+
+def error_texts() -> dict[str, str]:
+    """Return a sentence for each error code."""
+    return {
+        "not_found": _("There is no such conversation, or you are not a member of it."),
+        "forbidden": _("You may not do this."),
+        "invalid": content_rule(),
+        "conflict": _("This contradicts something that happened before."),
+        "unavailable": _("The service cannot be reached. Please try again."),
+        "disconnected": _("The connection is lost."),
+        "timeout": _("The server did not answer in time."),
+        "closed": _("The connection is closed."),
+    }
+
+
+def page_texts() -> dict[str, object]:
+    """Return what the pages' modules say, in the reader's language; they fill the ``%(name)s`` in."""
+    return {
+        "connecting": _("Connecting…"),
+        "lost": _("Connection lost."),
+        "retryIn": _("Next attempt in %(seconds)s s."),
+        "recovered": _("Connected again."),
+        "closed": {
+            "unauthenticated": _("You are signed out. Reload the page to sign in."),
+            "forbidden": _("You may not use the messages of this organisation."),
+            "unknown_tenant": _("This address belongs to no organisation."),
+            "other": _("The connection was closed. Reload the page to go on."),
+        },
+        "allMembers": _("All members"),
+        "mentionsYou": _("@you"),
+        "mentions": _("mentions %(names)s"),
+        "deletedUser": _("Deleted user"),
+        "you": _("You"),
+        "sending": _("Sending…"),
+        "failed": _("Not sent: %(reason)s"),
+        "isTyping": _("%(name)s is typing…"),
+        "areTyping": _("%(names)s are typing…"),
+        "earlierMessage": _("an earlier message"),
+        "answer": _("In reply to %(name)s: %(text)s"),
+        "online": _("online"),
+        "offline": _("offline"),
+        "unread": _("%(count)s unread"),
+        "removed": _("You are no longer a member of this room."),
+        "newNotification": _("New notification: %(text)s"),
+        "historyFailed": _("Older messages could not be loaded: %(reason)s"),
+        "errors": error_texts(),
+        "otherError": _("The server refused this."),
+    }
