@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from contextlib import ExitStack
@@ -12,8 +13,9 @@ from example.services import LocalRedis
 from tests.harness.run import Run, disconnect_django, new_run, point_django_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
+    from tests.harness.peer import Peers
     from tests.harness.server import Server
     from tests.harness.tenants import Tenant
 
@@ -165,3 +167,17 @@ def chromium() -> str:
             pytest.fail("no Chromium on the PATH")
         pytest.skip("no Chromium on the PATH")
     return found
+
+
+@pytest.fixture
+async def peers(tenants: tuple[Tenant, Tenant]) -> AsyncIterator[Peers]:
+    """Connects users to the WebSocket within the test's event loop; the loop's hub is gone after the test."""
+    from django_tenant_messaging.realtime.hub import running_hub
+    from django_tenant_messaging.tenancy import close_executor
+    from tests.harness.peer import connecting
+
+    async with connecting() as peers:
+        yield peers
+    if hub := running_hub():
+        await hub.stop()
+    await asyncio.to_thread(close_executor)

@@ -33,16 +33,16 @@ Application = Callable[[Any, Any, Any], Awaitable[None]]
 PATH = "/ws/messages/"
 
 
-def messaging_asgi(django_application: Application) -> Application:
+def messaging_asgi(django_application: Application, *, hub: Hub | None = None) -> Application:
     """Put the WebSocket beside a Django application::
 
         application = messaging_asgi(get_asgi_application())
 
     ``/ws/messages/`` is served here, everything else by Django. It also answers the server's lifespan, so that a
     stopping server tells its clients to come back and stores who is gone. A host with WebSockets of its own routes to
-    :class:`MessagingWebSocket` instead.
+    :class:`MessagingWebSocket` instead. ``hub`` is for tests that play several processes.
     """
-    websocket = MessagingWebSocket()
+    websocket = MessagingWebSocket(hub)
 
     async def application(scope: MutableMapping[str, Any], receive: Receive, send: AsgiSend) -> None:
         match scope["type"]:
@@ -62,6 +62,9 @@ def messaging_asgi(django_application: Application) -> Application:
 class MessagingWebSocket:
     """The ASGI application of the socket, for a host's own routing. It needs no middleware around it."""
 
+    def __init__(self, hub: Hub | None = None) -> None:
+        self._hub = hub
+
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: AsgiSend) -> None:
         """Serve one connection until either side closes it."""
         await receive()
@@ -70,7 +73,7 @@ class MessagingWebSocket:
         if isinstance(guest, CloseCode):
             await send({"type": "websocket.close", "code": int(guest)})
             return
-        hub = hub_of_this_loop()
+        hub = self._hub or hub_of_this_loop()
         socket = Socket(schema_name=guest.tenant.schema_name, user=guest.user, send=send, catch_up=hub.catch_up)
         try:
             if not await self._welcome(hub, socket):
