@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .events import Event
 
 
 class TenantMessagingConfig(AppConfig):
+    """Messaging, one instance for each tenant."""
+
     name = "django_tenant_messaging"
     verbose_name = _("Messaging")
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        """Connect receivers and event sinks."""
         from django.contrib.auth.signals import user_logged_in
         from django.db.models.signals import post_save
 
@@ -54,14 +58,14 @@ def send_signals(events: Sequence[Event]) -> None:
                     pass
 
 
-def bind_login(request: Any, **kwargs: Any) -> None:
+def bind_login(request: Any, **_kwargs: Any) -> None:
     """A login is valid in the tenant in which it happens."""
     from .tenancy import bind_session
 
     bind_session(request.session)
 
 
-def complete_message(instance: Any, created: bool, raw: bool = False, **kwargs: Any) -> None:
+def complete_message(instance: Any, created: bool, raw: bool = False, **_kwargs: Any) -> None:
     """A message saved through the ORM is completed like one that was sent."""
     from .actions.messages import complete_created_message
 

@@ -31,10 +31,12 @@ def _whole_number(value: Any, low: int) -> bool:
 
 
 def at_least(low: int) -> Rule:
+    """Return the rule for whole numbers from a lowest one on."""
     return Rule(f"a whole number, {low} or more", lambda value: _whole_number(value, low))
 
 
 def seconds(low: float) -> Rule:
+    """Return the rule for durations."""
     return Rule(
         f"a number of seconds, {low:g} or more",
         lambda value: isinstance(value, int | float) and not isinstance(value, bool) and low <= value < float("inf"),
@@ -116,7 +118,7 @@ class MessagingSettings:
     HEARTBEAT_INTERVAL = Setting(25.0, seconds(0.1))
     """Seconds between two heartbeats of the server. A client that is silent for three of them is closed with 4408."""
     RECONCILE_INTERVAL = Setting(2.0, seconds(0.05))
-    """Seconds between two comparisons of the watched rooms with the database: the longest that a lost event stays lost."""
+    """Seconds between two comparisons of the watched rooms with the database: a lost event stays lost no longer."""
     PRESENCE_TTL = Setting(60.0, seconds(1))
     """Seconds after which a user whose server process died counts as offline."""
     TYPING_TTL = Setting(6.0, seconds(1))

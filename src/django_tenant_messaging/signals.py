@@ -12,4 +12,5 @@ message_sent = Signal()
 """A message was committed. Arguments: ``message`` (:class:`~.types.MessageData`), ``schema_name``."""
 
 members_changed = Signal()
-"""Users joined or left a room. Arguments: ``room_id``, ``joined``, ``left`` (tuples of ``UserRef``), ``schema_name``."""
+"""Users joined or left a room. Arguments: ``room_id``, ``joined`` and ``left`` (tuples of
+:class:`~.types.UserRef`), ``schema_name``."""

@@ -60,9 +60,11 @@ class SentMessage:
 
 @dataclass(frozen=True, slots=True)
 class RoomPosition:
-    """A room as one member sees it: ``seq`` is the head of its timeline, ``read_seq`` how far the member has read.
+    """A room as one member sees it.
 
-    The member came at ``joined_seq`` and sees what comes after ``visible_after_seq``. ``name`` is the other's username in a direct room.
+    ``seq`` is the head of its timeline, ``read_seq`` how far the member has read.
+    The member came at ``joined_seq`` and sees what comes after ``visible_after_seq``. In a direct room
+    ``name`` is the other's username.
     """
 
     room_id: int

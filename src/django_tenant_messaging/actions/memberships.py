@@ -108,7 +108,7 @@ def _join(room_id: int, newcomers: Collection[AbstractBaseUser], known: dict[Any
     returning = [known[user.pk].pk for user in newcomers if user.pk in known]
     Membership.objects.filter(pk__in=returning).update(**place)
     Membership.objects.bulk_create(
-        Membership(room_id=room_id, user=user, **place) for user in newcomers if user.pk not in known
+        Membership(room_id=room_id, user_id=user.pk, **place) for user in newcomers if user.pk not in known
     )
     _announce(room_id, seq, joined=newcomers)
 

@@ -15,7 +15,7 @@ def mark_notifications_read(actor: AbstractBaseUser, *, notification_ids: Collec
 
     Ids of others' notifications have no effect.
     """
-    mine = Notification.objects.filter(user=actor, is_read=False)
+    mine = Notification.objects.filter(user_id=actor.pk, is_read=False)
     if notification_ids is not None:
         mine = mine.filter(pk__in=notification_ids)
     return mine.update(is_read=True)

@@ -35,9 +35,9 @@ def mark_read(actor: AbstractBaseUser, *, room_id: int, seq: int) -> int:
         if not mine.update(last_read_seq=Greatest(F("last_read_seq"), seq)):
             return seq
         if membership.room.kind == ChatRoom.Kind.DIRECT:
-            Message.objects.filter(room_id=room_id, receiver=actor, seq__lte=seq, is_read=False).update(is_read=True)
-        Notification.objects.filter(user=actor, is_read=False, message__room_id=room_id, message__seq__lte=seq).update(
-            is_read=True
-        )
+            received = Message.objects.filter(room_id=room_id, receiver_id=actor.pk, seq__lte=seq)
+            received.filter(is_read=False).update(is_read=True)
+        told = Notification.objects.filter(user_id=actor.pk, message__room_id=room_id, message__seq__lte=seq)
+        told.filter(is_read=False).update(is_read=True)
         emit_on_commit(ReadPositionMoved(current_schema(), room_id, user_ref(actor), seq))
     return seq

@@ -43,7 +43,7 @@ def create_room(actor: AbstractBaseUser, *, name: str, members: Collection[Abstr
     require_room_size(len(roles))
     require_tenant_members(members)
     with transaction.atomic(using=TENANT_DATABASE):
-        room = ChatRoom.objects.create(kind=ChatRoom.Kind.GROUP, name=name, created_by=actor)
+        room = ChatRoom.objects.create(kind=ChatRoom.Kind.GROUP, name=name, created_by_id=actor.pk)
         room.furnish(roles)
         announce_rooms(*roles)
     return room

@@ -90,15 +90,17 @@ def _execute(draft: Draft) -> Outcome:
                 "mention_text": draft.mention_text,
             },
         )
-        *fields, notifications = cursor.fetchone()
-        return Outcome(*fields, notifications=json.loads(notifications))
+        row = cursor.fetchone()
+        fields: list[Any] = list(row)
+        fields[-1] = json.loads(fields[-1])
+        return Outcome(*fields)
 
 
 @lru_cache(maxsize=1)
 def _statement() -> str:
     user = get_user_model()._meta
     key_type = user.pk.rel_db_type(connections[TENANT_DATABASE])
-    username = user.get_field(get_user_model().USERNAME_FIELD).column
+    username: str = getattr(user.get_field(get_user_model().USERNAME_FIELD), "column")  # noqa: B009 - stubs
     message, mention = Message._meta.db_table, Mention._meta.db_table
     membership, counter = Membership._meta.db_table, RoomCounter._meta.db_table
     notification = Notification._meta.db_table

@@ -31,14 +31,14 @@ OTHERS = (
 
 def ensure_userstatus_exists(user: AbstractBaseUser) -> UserStatus:
     """Return the user's status in this tenant, making it when there is none; safe when many do so at once."""
-    return UserStatus.objects.get_or_create(user=user)[0]
+    return UserStatus.objects.get_or_create(user_id=user.pk)[0]
 
 
 def connection_opened(user: AbstractBaseUser, *, process: str) -> None:
     """Count a server process's first socket of a user. Announced when the user was offline before."""
     ensure_userstatus_exists(user)
     with transaction.atomic(using=TENANT_DATABASE):
-        was_online = UserStatus.objects.select_for_update().get(user=user).is_online
+        was_online = UserStatus.objects.select_for_update().get(user_id=user.pk).is_online
         renew_connections([user.pk], process=process)
         if not was_online:
             _announce(user, is_online=True)
@@ -66,7 +66,8 @@ def renew_connections(user_keys: Collection[Any], *, process: str) -> None:
             f" connections = {OTHERS} || jsonb_build_object(%(process)s::text, {NOW} + %(ttl)s),"
             " online_until = clock_timestamp() + make_interval(secs => %(ttl)s)"
             # Locked in one order: two processes that renew the same users must not wait for each other.
-            f" WHERE id IN (SELECT id FROM {TABLE} WHERE user_id = ANY(%(users)s::{key_type}[]) ORDER BY id FOR UPDATE)",
+            f" WHERE id IN (SELECT id FROM {TABLE} WHERE user_id = ANY(%(users)s::{key_type}[])"
+            " ORDER BY id FOR UPDATE)",
             {"process": process, "ttl": messaging_settings.PRESENCE_TTL, "users": list(user_keys)},
         )
 

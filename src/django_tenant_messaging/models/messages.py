@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from django.db import models, transaction
@@ -17,7 +17,9 @@ from .users import user_key
 
 
 class MessageQuerySet(models.QuerySet["Message"]):
-    def bulk_create(self, *args: Any, **kwargs: Any) -> list[Message]:
+    """Messages, written one by one."""
+
+    def bulk_create(self, *_args: Any, **_kwargs: Any) -> list[Message]:
         """Not offered: each message takes the room's next ``seq`` and is announced."""
         raise TypeError("Messages can't be created in bulk; use Message.objects.create() or actions.send_message().")
 
@@ -90,7 +92,7 @@ class Message(models.Model):
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Write the message; a new one takes its place in the room's timeline in the same transaction."""
-        if not self._state.adding or kwargs.get("raw"):
+        if not self._state.adding:
             super().save(*args, **kwargs)
             return
         self.content = clean_content(self.content)
@@ -100,11 +102,14 @@ class Message(models.Model):
             super().save(*args, **kwargs)
 
     def _find_room(self) -> None:
-        if self.room_id is not None:
-            return
-        if self.sender is None or self.receiver is None:
-            raise Invalid("A message needs a room, or a sender and a receiver.")
-        self.room, _created = ChatRoom.objects.direct(self.sender, self.receiver)
+        if cast("int | None", self.room_id) is None:
+            if self.sender is None or self.receiver is None:
+                raise Invalid("A message needs a room, or a sender and a receiver.")
+            self.room, _created = ChatRoom.objects.direct(self.sender, self.receiver)
+        elif self.room.kind == ChatRoom.Kind.DIRECT:
+            self.receiver = self.room.members.exclude(pk=self.sender_id).first()
+        elif self.receiver is not None:
+            raise Invalid.field("receiver", "a message to a group has none; mention the user instead")
 
 
 class Mention(models.Model):

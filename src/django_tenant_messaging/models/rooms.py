@@ -19,6 +19,8 @@ NAME_LENGTH = 120
 
 
 class ChatRoomManager(models.Manager["ChatRoom"]):
+    """Finds and makes rooms."""
+
     def direct(self, one: AbstractBaseUser, other: AbstractBaseUser) -> tuple[ChatRoom, bool]:
         """Find or make the direct room of two users; the same one whoever asks, also at the same time.
 
@@ -32,7 +34,7 @@ class ChatRoomManager(models.Manager["ChatRoom"]):
         with transaction.atomic(using=TENANT_DATABASE):
             # A concurrent maker waits at the unique key until the first has committed the room with its members.
             room, created = self.get_or_create(
-                direct_key=key, defaults={"kind": ChatRoom.Kind.DIRECT, "created_by": one}
+                direct_key=key, defaults={"kind": ChatRoom.Kind.DIRECT, "created_by_id": one.pk}
             )
             if created:
                 room.furnish({one: "member", other: "member"})
@@ -82,12 +84,14 @@ class ChatRoom(models.Model):
 
         RoomCounter.objects.create(room=self)
         Membership.objects.bulk_create(
-            Membership(room=self, user=user, role=role, joined_at=Now())
+            Membership(room=self, user_id=user.pk, role=role, joined_at=Now())
             for user, role in sorted(roles.items(), key=lambda item: str(item[0].pk))
         )
 
 
 class RoomCounterManager(models.Manager["RoomCounter"]):
+    """Hands out the numbers of timelines."""
+
     def advance(self, room_id: int) -> int:
         """Take the room's next ``seq``. The row stays locked until the transaction ends, so that the order of the
         numbers is the order of the commits, without a gap.

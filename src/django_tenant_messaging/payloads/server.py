@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..types import MessageData, NotificationData, RoomPosition, UserRef
+if TYPE_CHECKING:
+    from ..types import MessageData, NotificationData, RoomPosition, UserRef
 
 
 class _Payload(BaseModel):

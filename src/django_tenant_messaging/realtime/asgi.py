@@ -34,7 +34,9 @@ PATH = "/ws/messages/"
 
 
 def messaging_asgi(django_application: Application, *, hub: Hub | None = None) -> Application:
-    """Put the WebSocket beside a Django application::
+    """Put the WebSocket beside a Django application.
+
+    In a host's ``asgi.py``::
 
         application = messaging_asgi(get_asgi_application())
 
@@ -85,7 +87,8 @@ class MessagingWebSocket:
 
     async def _admit(self, scope: MutableMapping[str, Any]) -> tuple[Guest | CloseCode, str | None]:
         """Return who connects or why they may not. They are told by a close code, which only an accepted socket
-        can carry to a page."""
+        can carry to a page.
+        """
         protocol = choose_protocol(scope.get("subprotocols", ()))
         if isinstance(protocol, CloseCode):
             return protocol, None

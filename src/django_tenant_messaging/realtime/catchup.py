@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import MessagingError, NotFound
@@ -13,6 +12,8 @@ from .close_codes import CloseCode
 from .hints import hint_of, skip_to
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from django.contrib.auth.models import AbstractBaseUser
 
     from .socket import Socket
@@ -53,7 +54,8 @@ class CatchUp:
 
     async def _catch_up(self, socket: Socket, room_id: int) -> None:
         """Bring a room to its feed's head. It ends in the very step in which it sees that they are equal, so that
-        no live event can fall between."""
+        no live event can fall between.
+        """
         while room_id in socket.behind:
             head, position = socket.feeds[room_id].head or 0, socket.positions[room_id]
             if position >= head:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .hints import Hint, skip_to
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..selectors import Changes
     from .socket import Socket
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from ..tenancy import Tenant, activated, handshake_request, origin_allowed, reso
 from .close_codes import CloseCode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from django.contrib.auth.models import AbstractBaseUser
 
@@ -42,13 +41,13 @@ def admit(scope: Mapping[str, Any]) -> Guest | CloseCode:
     with activated(tenant.schema_name):
         engine = import_module(settings.SESSION_ENGINE)
         request.session = engine.SessionStore(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
-        user = get_user(request)
+        user: Any = get_user(request)
         if not signed_in_here(user, request.session, tenant.schema_name):
             return CloseCode.UNAUTHENTICATED
     return Guest(tenant, user)
 
 
-def choose_protocol(offered: Iterable[str]) -> str | None | CloseCode:
+def choose_protocol(offered: Iterable[str]) -> str | CloseCode | None:
     """Return the subprotocol to speak; none needs to be offered."""
     offers = list(offered)
     if not offers:

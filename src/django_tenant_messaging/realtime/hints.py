@@ -5,10 +5,7 @@ The process that wrote a message encodes it once. All others pass the text on: t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING, Any, Literal
 
 from .. import events
 from ..conf import messaging_settings
@@ -26,6 +23,11 @@ from ..payloads import (
     user_payloads,
 )
 from ..tenancy import group_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from pydantic import BaseModel
 
 Target = Literal["room", "user", "presence"]
 

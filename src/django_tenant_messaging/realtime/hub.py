@@ -7,22 +7,25 @@ import logging
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..conf import messaging_settings
 from ..exceptions import MessagingError
 from ..payloads import HeartbeatFrame
 from ..selectors import read_changes, read_heads, room_positions
 from ..tenancy import group_name, run_in_tenant
-from ..types import RoomPosition
 from .catchup import CatchUp
 from .close_codes import CloseCode
 from .feeds import RoomFeed
 from .hints import Hint, hint_of
 from .link import LayerLink
 from .presence import PresenceKeeper
-from .socket import Socket
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from ..types import RoomPosition
+    from .socket import Socket
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -34,19 +33,21 @@ class PresenceKeeper:
         self._hub = hub
         self._online: dict[Key, AbstractBaseUser] = {}
         self._settling: set[Key] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def sockets_changed(self, schema_name: str, user: AbstractBaseUser) -> None:
         """A socket of the user came or went."""
         key = schema_name, str(user.pk)
         if key not in self._settling:
             self._settling.add(key)
-            self._hub.spawn(self._settle(key, user))
+            task = asyncio.create_task(self._settle(key, user))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def settled(self, patience: float) -> None:
         """Wait, at most so many seconds, until what is stored is true."""
-        deadline = time.monotonic() + patience
-        while self._settling and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=patience)
 
     async def _settle(self, key: Key, user: AbstractBaseUser) -> None:
         try:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 
 from ..conf import messaging_settings
-from ..events import Event
 from .hints import Hint, hints_of
 from .hub import running_hub
 from .link import PUBLISH_TIMEOUT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..events import Event
 
 logger = logging.getLogger(__name__)
 

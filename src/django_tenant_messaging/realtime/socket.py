@@ -10,18 +10,17 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import BaseModel
-
 from ..conf import messaging_settings
 from ..payloads import RoomAddedFrame, RoomPayload, RoomRemovedFrame
-from .close_codes import CloseCode
-from .hints import Hint
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
+    from pydantic import BaseModel
 
     from ..types import RoomPosition
+    from .close_codes import CloseCode
     from .feeds import RoomFeed
+    from .hints import Hint
 
 logger = logging.getLogger(__name__)
 

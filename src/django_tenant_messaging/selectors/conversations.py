@@ -7,9 +7,9 @@ from django.db.models.expressions import RawSQL
 
 from ..conf import messaging_settings
 from ..models import Membership, Message
-from ..types import Conversation, RoomPosition, UserRef
+from ..types import Conversation, RoomPosition
 from .messages import load_messages
-from .rooms import memberships_of, position_of
+from .rooms import memberships_of, other_of, position_of
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
@@ -39,9 +39,7 @@ def list_conversations(user: AbstractBaseUser, *, limit: int = 50) -> list[Conve
             room=position_of(membership),
             unread_count=membership.unread,
             last_message=messages.get(membership.last_id),
-            other_user=None
-            if membership.other_id is None
-            else UserRef(id=str(membership.other_id), username=membership.other_name),
+            other_user=other_of(membership),
         )
         for membership in memberships
     ]
@@ -49,7 +47,7 @@ def list_conversations(user: AbstractBaseUser, *, limit: int = 50) -> list[Conve
 
 def _unread_count(user: AbstractBaseUser) -> RawSQL:
     member, message = Membership._meta.db_table, Message._meta.db_table
-    return RawSQL(
+    return RawSQL(  # noqa: S611 - values are parameters
         f"(SELECT count(*) FROM (SELECT 1 FROM {message} AS m WHERE m.room_id = {member}.room_id"
         f" AND m.seq > greatest({member}.last_read_seq, {member}.visible_after_seq)"
         " AND m.sender_id IS DISTINCT FROM %s LIMIT %s) AS unread)",

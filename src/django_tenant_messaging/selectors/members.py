@@ -49,7 +49,7 @@ def list_members(user: AbstractBaseUser, room_id: int) -> list[MemberData]:
 
 def online_contacts(user: AbstractBaseUser) -> list[UserRef]:
     """Return who is online among those that share a room with the user, at most 1,000; one query."""
-    mine = Membership.objects.filter(ACTIVE, user=user).values("room_id")
+    mine = Membership.objects.filter(ACTIVE, user_id=user.pk).values("room_id")
     theirs = Membership.objects.filter(ACTIVE, room_id__in=mine).values("user_id")
     users = get_user_model().objects.filter(pk__in=theirs, chat_status__is_online=True).exclude(pk=user.pk)
     return [user_ref(found) for found in users.only(username_field()).order_by("pk")[:MAX_CONTACTS]]

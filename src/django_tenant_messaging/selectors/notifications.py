@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def list_notifications(user: AbstractBaseUser, *, unread_only: bool = False, limit: int = 50) -> list[NotificationData]:
     """Return the user's notifications, newest first, at most 200; one query."""
-    found = Notification.objects.filter(user=user)
+    found = Notification.objects.filter(user_id=user.pk)
     if unread_only:
         found = found.filter(is_read=False)
     return [notification_data(row) for row in found.select_related("message").order_by("-pk")[: min(limit, 200)]]

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.db.models import OuterRef, QuerySet, Subquery
 
 from ..exceptions import NotFound
 from ..models import Membership
 from ..models.memberships import ACTIVE
-from ..types import RoomPosition
+from ..types import RoomPosition, UserRef
 from .users import username_field
 
 if TYPE_CHECKING:
@@ -17,10 +17,10 @@ MAX_ID = 2**63 - 1
 
 
 def memberships_of(user: AbstractBaseUser) -> QuerySet[Membership]:
-    """Return the user's places in rooms, each with its room, the room's head and, in a direct room, the other's name."""
-    other = Membership.objects.filter(room=OuterRef("room"), room__kind="direct").exclude(user=user)
+    """Return the user's places in rooms, with the room, its head and, where it is direct, the other's name."""
+    other = Membership.objects.filter(room=OuterRef("room"), room__kind="direct").exclude(user_id=user.pk)
     return (
-        Membership.objects.filter(ACTIVE, user=user)
+        Membership.objects.filter(ACTIVE, user_id=user.pk)
         .select_related("room__counter")
         .annotate(
             other_id=Subquery(other.values("user_id")[:1]),
@@ -49,7 +49,8 @@ def access_room(user: AbstractBaseUser, room_id: int) -> RoomPosition:
 def position_of(membership: Membership) -> RoomPosition:
     """Return a membership read by :func:`memberships_of` as a value."""
     room = membership.room
-    name = room.name or getattr(membership, "other_name", None) or ""
+    other = other_of(membership)
+    name = room.name if other is None else other.username
     return RoomPosition(
         room_id=room.pk,
         kind="direct" if room.kind == "direct" else "group",
@@ -62,6 +63,13 @@ def position_of(membership: Membership) -> RoomPosition:
     )
 
 
+def other_of(membership: Any) -> UserRef | None:
+    """Return the other one of a direct room, from a membership read by :func:`memberships_of`."""
+    if membership.other_id is None:
+        return None
+    return UserRef(id=str(membership.other_id), username=membership.other_name)
+
+
 def active_room_ids(user: AbstractBaseUser) -> list[int]:
     """Return the ids of the rooms that the user is in."""
-    return list(Membership.objects.filter(ACTIVE, user=user).values_list("room_id", flat=True))
+    return list(Membership.objects.filter(ACTIVE, user_id=user.pk).values_list("room_id", flat=True))

@@ -30,7 +30,7 @@ def user_ref(user: AbstractBaseUser | None) -> UserRef | None:
     return None if user is None else UserRef(id=str(user.pk), username=user.get_username())
 
 
-def find_users(user: AbstractBaseUser, *, usernames: Collection[str]) -> list[AbstractBaseUser]:
+def find_users(*, usernames: Collection[str]) -> list[AbstractBaseUser]:
     """Return the tenant's users with these usernames, in the given order.
 
     Raises :class:`~django_tenant_messaging.exceptions.NotFound` naming those that aren't users of this tenant.

@@ -7,7 +7,7 @@ shared decorator object; with threads both restore a stranger's schema. Here it 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.db import connections
 from django_tenants.utils import get_public_schema_name
@@ -24,7 +24,7 @@ def activated(schema_name: str) -> Iterator[None]:
 
     Never hold it over an ``await``: other coroutines share the thread.
     """
-    connection = connections[TENANT_DATABASE]
+    connection = _connection()
     if connection.schema_name == schema_name:
         yield
         return
@@ -38,7 +38,7 @@ def activated(schema_name: str) -> Iterator[None]:
 
 def current_schema() -> str:
     """Return the schema that this thread's queries go to."""
-    schema: str = connections[TENANT_DATABASE].schema_name
+    schema: str = _connection().schema_name
     return schema
 
 
@@ -51,3 +51,8 @@ def public_schema() -> str:
     """Return the name of the shared schema."""
     name: str = get_public_schema_name()
     return name
+
+
+def _connection() -> Any:
+    """Return this thread's connection: django-tenants' wrapper, for which there are no type stubs."""
+    return connections[TENANT_DATABASE]

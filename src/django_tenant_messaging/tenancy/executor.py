@@ -31,26 +31,36 @@ R = TypeVar("R")
 IDLE_CHECK_AFTER = 1.0
 """Seconds of idleness after which a kept connection is probed before it is used again."""
 
-_lock = threading.Lock()
-_executor: ThreadPoolExecutor | None = None
 _thread = threading.local()
 
 
-def _get_executor() -> ThreadPoolExecutor:
-    global _executor
-    with _lock:
-        if _executor is None:
-            _executor = ThreadPoolExecutor(messaging_settings.DATABASE_THREADS, thread_name_prefix="tenant-messaging")
-        return _executor
+class _Threads:
+    """The process's executor, made when it is first needed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._executor: ThreadPoolExecutor | None = None
+
+    def get(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._executor is None:
+                size = messaging_settings.DATABASE_THREADS
+                self._executor = ThreadPoolExecutor(size, thread_name_prefix="tenant-messaging")
+            return self._executor
+
+    def close(self) -> None:
+        with self._lock:
+            executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown(wait=True)
+
+
+_threads = _Threads()
 
 
 def close_executor() -> None:
-    """Finish the running work, then end the threads and their connections. For tests and graceful shutdown."""
-    global _executor
-    with _lock:
-        executor, _executor = _executor, None
-    if executor is not None:
-        executor.shutdown(wait=True)
+    """Finish the running work and end the threads. For tests and a stopping server."""
+    _threads.close()
 
 
 async def run_in_tenant(schema_name: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -62,14 +72,14 @@ async def run_in_tenant(schema_name: str, function: Callable[P, R], *args: P.arg
     work = partial(function, *args, **kwargs)
     context = contextvars.copy_context()
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_get_executor(), context.run, _run, schema_name, work)
+    return await loop.run_in_executor(_threads.get(), context.run, _run, schema_name, work)
 
 
 def _run(schema_name: str, work: Callable[[], R]) -> R:
     connection = connections[TENANT_DATABASE]
-    if connection.connection is not None and time.monotonic() - _thread.idle_since > IDLE_CHECK_AFTER:
-        if not connection.is_usable():
-            connection.close()
+    is_idle = connection.connection is not None and time.monotonic() - _thread.idle_since > IDLE_CHECK_AFTER
+    if is_idle and not connection.is_usable():
+        connection.close()
     try:
         with activated(schema_name):
             return work()

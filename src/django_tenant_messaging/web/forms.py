@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from django import forms
@@ -16,6 +15,8 @@ from .access import status_of
 from .texts import describe
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from django.contrib.auth.models import AbstractBaseUser
 
 T = TypeVar("T")
@@ -72,7 +73,7 @@ class PeopleForm(ActionForm):
     def clean_people(self) -> list[AbstractBaseUser]:
         """Turn the names into users."""
         try:
-            return find_users(self.actor, usernames=self.cleaned_data["people"])
+            return find_users(usernames=self.cleaned_data["people"])
         except NotFound as error:
             raise forms.ValidationError(describe(error)) from error
 

@@ -14,6 +14,8 @@ from .pages import page_context
 if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
 
+CONVERSATION_LIMIT = 50
+
 
 @tenant_page
 @require_safe
@@ -54,9 +56,10 @@ def _page(
     status: int = 200,
 ) -> HttpResponse:
     user = actor(request)
-    conversations = list_conversations(user)
+    conversations = list_conversations(user, limit=CONVERSATION_LIMIT)
+    positions = [conversation.room for conversation in conversations]
     context = {
-        **page_context(user, [conversation.room for conversation in conversations]),
+        **page_context(user, positions, conversationLimit=CONVERSATION_LIMIT),
         "conversations": conversations,
         "room_form": room_form or RoomForm(user),
         "direct_form": direct_form or DirectForm(user),

@@ -1,0 +1,70 @@
+// @ts-check
+import { byId, fill, part, showText } from "./dom.js";
+
+/** @typedef {import("../client.js").MessagingClient} MessagingClient */
+/** @typedef {import("./config.js").Texts} Texts */
+
+const RECOVERED_MS = 3_000;
+
+/** Says when the connection is lost, when it is tried again, and that it is back. */
+export class ConnectionLine {
+  /**
+   * @param {MessagingClient} client
+   * @param {Texts} texts
+   */
+  constructor(client, texts) {
+    this.texts = texts;
+    this.line = byId("connection");
+    this.retry = part(this.line, "retry");
+    this.wasLost = false;
+    this.timer = 0;
+    client.addEventListener("status", () => this.show(client.status));
+    this.retry.addEventListener("click", () => client.retryNow());
+    window.addEventListener("online", () => client.retryNow());
+  }
+
+  /** @param {import("../client.js").Status} status */
+  show(status) {
+    clearInterval(this.timer);
+    this.line.dataset.state = status.state;
+    this.retry.hidden = status.state !== "lost";
+    if (status.state === "lost") {
+      this.wasLost = true;
+      this.countDown(Date.now() + status.retryIn);
+      this.say(this.texts.lost);
+    } else if (status.state === "connecting" && this.wasLost) {
+      this.say(this.texts.lost, this.texts.connecting);
+    } else if (status.state === "open" && this.wasLost) {
+      this.wasLost = false;
+      this.say(this.texts.recovered, "");
+      this.timer = setTimeout(() => this.say("", ""), RECOVERED_MS);
+    } else if (status.state === "closed") {
+      this.say(this.texts.closed[status.reason] ?? this.texts.closed.other, "");
+    }
+  }
+
+  /** @param {number} end */
+  countDown(end) {
+    const tick = () => {
+      const seconds = Math.max(0, Math.ceil((end - Date.now()) / 1_000));
+      part(this.line, "wait").textContent = fill(this.texts.retryIn, { seconds });
+    };
+    tick();
+    this.timer = setInterval(tick, 250);
+  }
+
+  /**
+   * @param {string} text
+   * @param {string} [wait] Not read out: it changes all the time.
+   */
+  say(text, wait) {
+    const element = part(this.line, "text");
+    if (element.textContent !== text) {
+      showText(element, text);
+    }
+    if (wait !== undefined) {
+      part(this.line, "wait").textContent = wait;
+    }
+    this.line.hidden = text === "";
+  }
+}

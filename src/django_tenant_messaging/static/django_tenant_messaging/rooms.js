@@ -1,0 +1,115 @@
+// @ts-check
+import { MessagingClient } from "./client.js";
+import { readConfig, roomUrl, socketUrl } from "./page/config.js";
+import { ConnectionLine } from "./page/connection.js";
+import { byId, fill, fromTemplate, part, showText } from "./page/dom.js";
+import { Notifications } from "./page/notifications.js";
+import { localiseTimes, showTime } from "./page/times.js";
+
+/** @typedef {import("./client/protocol.js").Message} Message */
+/** @typedef {import("./client/protocol.js").Room} Room */
+
+const config = readConfig();
+const { me, texts } = config;
+const client = new MessagingClient({ url: socketUrl(config.socket), positions: config.positions });
+const list = byId("conversations");
+/** @type {Map<number, Room>} All of the user's rooms; the page lists the first ones. */
+const rooms = new Map();
+localiseTimes(document);
+new ConnectionLine(client, texts);
+new Notifications(client, config);
+
+/**
+ * @param {number} room
+ * @returns {HTMLElement | null}
+ */
+function find(room) {
+  return list.querySelector(`[data-room="${room}"]`);
+}
+
+/** @param {Room} room */
+function add({ id, name }) {
+  if (find(id) !== null) {
+    return;
+  }
+  const item = fromTemplate("conversation-template");
+  item.dataset.room = String(id);
+  /** @type {HTMLAnchorElement} */ (item.querySelector("a")).href = roomUrl(config, id);
+  part(item, "name").textContent = name || texts.deletedUser;
+  list.prepend(item);
+  byId("no-conversations").hidden = true;
+}
+
+/**
+ * @param {HTMLElement} item
+ * @param {number} count
+ */
+function setUnread(item, count) {
+  item.dataset.unread = String(count);
+  item.classList.toggle("has-unread", count > 0);
+  showText(part(item, "count"), count ? String(count) : "");
+  part(item, "count-words").textContent = count ? fill(texts.unread, { count }) : "";
+}
+
+/**
+ * @param {number} room
+ * @param {Message} message
+ */
+function showLast(room, message) {
+  const unlisted = rooms.get(room);
+  if (unlisted !== undefined) {
+    add(unlisted);
+  }
+  const item = find(room);
+  if (item === null) {
+    return;
+  }
+  const isOwn = message.sender?.id === me.id;
+  part(item, "sender").textContent = isOwn ? texts.you : (message.sender?.username ?? texts.deletedUser);
+  part(item, "text").textContent = message.content;
+  /** @type {HTMLElement} */ (item.querySelector(".colon")).hidden = false;
+  showTime(part(item, "time"), message.timestamp);
+  setUnread(item, Number(item.dataset.unread) + (isOwn ? 0 : 1));
+  if (list.firstElementChild !== item) {
+    list.prepend(item);
+  }
+}
+
+/**
+ * @param {string} name
+ * @param {(frame: any) => void} listener
+ */
+function on(name, listener) {
+  client.addEventListener(name, (event) => listener(/** @type {import("./client.js").ClientEvent} */ (event).detail));
+}
+
+on("hello", (hello) => {
+  const isComplete = list.childElementCount < config.conversationLimit;
+  for (const room of /** @type {Room[]} */ (hello.rooms)) {
+    rooms.set(room.id, room);
+    // Made between the page and its stream.
+    if (isComplete && !(room.id in config.positions)) {
+      add(room);
+    }
+  }
+});
+on("message", ({ room, message }) => showLast(room, message));
+on("room_added", ({ room }) => {
+  rooms.set(room.id, room);
+  add(room);
+});
+on("room_removed", ({ room }) => {
+  rooms.delete(room);
+  find(room)?.remove();
+});
+on("read", ({ room, user, seq }) => {
+  const item = find(room);
+  if (item !== null && user.id === me.id && seq >= (client.position(room)?.seq ?? 0)) {
+    setUnread(item, 0);
+  }
+});
+// The server's page tells what the stream of events doesn't.
+on("limited", () => location.reload());
+on("reset", () => location.reload());
+
+client.start();
