@@ -61,8 +61,11 @@ class Demo:
     def stop(self, number: signal.Signals) -> int:
         """Send the signal to the process group, as Ctrl-C does; answer the exit status."""
         assert self.process is not None
+        assert self.process.stdout is not None
         os.killpg(self.process.pid, number)
-        return self.process.wait(30)
+        status = self.process.wait(30)
+        self.process.stdout.close()
+        return status
 
     def refused(self, port: int | str) -> str:
         """Start where it can't; answer the sentence it says."""
@@ -81,9 +84,8 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
     demo = Demo(tmp_path / "data")
     yield demo
     if demo.process is not None:
-        end(demo.process, signals=(signal.SIGTERM,), seconds=15)
-        if demo.process.stdout is not None:
-            demo.process.stdout.close()
+        with demo.process as process:
+            end(process, signals=(signal.SIGTERM,), seconds=15)
 
 
 def postgres_pid(demo: Demo) -> int:

@@ -86,6 +86,7 @@ def test_readme_installs_into_a_living_host(host: Host) -> None:
     shown: dict[str, Any] = json.loads(host.run("after.py").splitlines()[-1])
 
     ben = {"anonymous": 302, "status": 200}
+    assert shown["application"] != "ASGIHandler"
     assert shown["acme"]["messages"] == ["for Ben alone"]
     assert shown["acme"]["notified"] == ["ben@example.com"]
     assert shown["acme"]["ben"] == {**ben, "shown": True}

@@ -104,3 +104,4 @@ async def probe(port: int) -> None:
 
 if __name__ == "__main__":
     asyncio.run(probe(int(sys.argv[1])))
+    print("Two people talked, and the other tenant saw nothing.")

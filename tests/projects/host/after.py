@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import django
 
 django.setup()
 
+from config.asgi import application  # noqa: E402
 from django.contrib.auth import get_user_model  # noqa: E402
 from django.db import connection  # noqa: E402
 from django.test import Client  # noqa: E402
@@ -43,3 +46,4 @@ for schema_name in ("acme", "globex"):
     connection.set_schema_to_public()
     shown[schema_name]["ben"] = page(schema_name, "ben@example.com")
     shown[schema_name]["stranger"] = page(schema_name, "stranger@example.com")
+print(json.dumps({"application": type(application).__name__, **shown}))
