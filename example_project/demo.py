@@ -52,6 +52,7 @@ def serve(listener: socket.socket) -> None:
         timeout_graceful_shutdown=2,
         log_level="warning",
     )
+    config.load()
     port = listener.getsockname()[1]
     print(WELCOME.format(port=port, users=", ".join(USERNAMES), password=PASSWORD), flush=True)
     uvicorn.Server(config).run(sockets=[listener])

@@ -92,6 +92,11 @@ def postgres_pid(demo: Demo) -> int:
     return int((demo.folder / "postgres/postmaster.pid").read_text().split()[0])
 
 
+def socket_folders(demo: Demo) -> list[str]:
+    command = (demo.folder / "postgres/postmaster.opts").read_text()
+    return [folder for folder in re.findall(r"unix_socket_directories=([^\"]+)", command) if Path(folder).exists()]
+
+
 def is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -152,7 +157,9 @@ def test_killed_demo_leaves_no_database_server(demo: Demo) -> None:
     while is_alive(pid):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    (old_socket,) = socket_folders(demo)
     demo.start()
+    assert old_socket not in socket_folders(demo)
 
 
 def test_old_python_is_refused() -> None:

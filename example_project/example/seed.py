@@ -50,7 +50,7 @@ def is_migrated(schema_name: str) -> bool:
         cursor.execute("SELECT to_regclass(%s)", [f"{schema_name}.django_migrations"])
         if cursor.fetchone() == (None,):
             return False
-        cursor.execute(f'SELECT app, name FROM "{schema_name}".django_migrations')  # noqa: S608 - our own name
+        cursor.execute(f'SELECT app, name FROM "{schema_name}".django_migrations')
         recorded = set(cursor.fetchall())
     return recorded >= set(MigrationLoader(None).disk_migrations)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import re
 import shutil
 import signal
 import stat
@@ -25,6 +26,7 @@ START_SECONDS = 60
 STOP_SECONDS = 15
 #: PostgreSQL refuses to run as root; this account exists on every machine.
 ROOT_RUNS_AS = "nobody"
+SOCKET_DIR_PREFIX = "example-pg-"
 
 
 class EmbeddedPostgres:
@@ -61,7 +63,7 @@ class EmbeddedPostgres:
             self._initialise(binaries)
         self._end_leftover(binaries)
         # A socket's path must be shorter than 108 characters, so it can't live in the data folder.
-        self._socket_dir = Path(tempfile.mkdtemp(prefix="pg-"))
+        self._socket_dir = Path(tempfile.mkdtemp(prefix=SOCKET_DIR_PREFIX))
         self._give(self._socket_dir)
         settings = {
             "listen_addresses": "",
@@ -119,7 +121,7 @@ class EmbeddedPostgres:
         draft.rename(self.data_dir)
 
     def _end_leftover(self, binaries: Path) -> None:
-        """Stop a server that still runs on this folder: only Linux ends it with a killed parent."""
+        """Clear up after a parent that was killed: only on Linux did its server end with it."""
         if (self.data_dir / "postmaster.pid").exists():
             subprocess.run(
                 [str(binaries / "pg_ctl"), "-D", str(self.data_dir), "-m", "fast", "-w", "stop"],
@@ -129,6 +131,11 @@ class EmbeddedPostgres:
                 capture_output=True,
                 check=False,
             )
+        # PostgreSQL keeps the last command line here, and with it the folder of the last socket.
+        with contextlib.suppress(FileNotFoundError):
+            command = (self.data_dir / "postmaster.opts").read_text()
+            if found := re.search(rf"unix_socket_directories=([^\"]*/{SOCKET_DIR_PREFIX}\w+)", command):
+                shutil.rmtree(found[1], ignore_errors=True)
 
     def _give(self, folder: Path) -> None:
         if self._uid is not None:
