@@ -53,7 +53,7 @@ class Peer:
         self._replies: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._changed = asyncio.Condition()
         self._ids = count(1)
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
 
     async def open(self, hub: Hub | None = None) -> Peer:
         """Connect, and return after the server's hello or its close."""
@@ -63,7 +63,7 @@ class Peer:
 
         app = messaging_asgi(nothing_else, hub=hub)
         self._to_app.put_nowait({"type": "websocket.connect"})
-        self._task = asyncio.create_task(app(self.scope, self._to_app.get, self._from_app))
+        self.task = asyncio.create_task(app(self.scope, self._to_app.get, self._from_app))
         await self.until(lambda: bool(self.events) or self.close_code is not None)
         return self
 
@@ -110,8 +110,8 @@ class Peer:
         """Disconnect, and return when the application has finished with the connection."""
         self.reads.set()
         self._to_app.put_nowait({"type": "websocket.disconnect", "code": 1000})
-        if self._task is not None:
-            await asyncio.wait_for(self._task, PATIENCE)
+        if self.task is not None:
+            await asyncio.wait_for(self.task, PATIENCE)
 
     async def _from_app(self, event: dict[str, Any]) -> None:
         await self.reads.wait()
