@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
 
 P = ParamSpec("P")
-View = Callable[Concatenate["HttpRequest", P], "HttpResponse"]
+Page = Callable[Concatenate["HttpRequest", P], "HttpResponse"]
 
 STATUSES = {"not_found": 404, "forbidden": 403, "conflict": 409, "unavailable": 503}
 
 
-def tenant_page(view: View[P]) -> View[P]:
+def tenant_page(view: Page[P]) -> Page[P]:
     """Let those in who signed in to this tenant, and answer a domain error by a page that says what is wrong."""
 
     @never_cache
     @wraps(view)
-    def page(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+    def page(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
         schema_name = current_schema()
         if is_public_schema(schema_name):
             raise Http404("The shared schema has no messages.")

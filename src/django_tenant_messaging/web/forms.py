@@ -47,7 +47,7 @@ class UsernamesField(forms.CharField):
 
     def to_python(self, value: Any) -> Any:
         """Return the names, each once."""
-        names = (name.removeprefix("@") for name in re.split(r"[\s,;]+", super().to_python(value)))
+        names = (name.removeprefix("@") for name in re.split(r"[\s,;]+", super().to_python(value) or ""))
         return list(dict.fromkeys(filter(None, names)))
 
     def run_validators(self, value: Any) -> None:

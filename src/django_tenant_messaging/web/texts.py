@@ -84,7 +84,7 @@ def page_texts() -> dict[str, object]:
         "failed": _("Not sent: %(reason)s"),
         "isTyping": _("%(name)s is typing…"),
         "areTyping": _("%(names)s are typing…"),
-        "earlierMessage": _("an earlier message"),
+        "answersEarlier": _("In reply to an earlier message"),
         "answer": _("In reply to %(name)s: %(text)s"),
         "online": _("online"),
         "offline": _("offline"),

@@ -20,7 +20,7 @@ import { byId } from "./dom.js";
  * @property {string} failed
  * @property {string} isTyping
  * @property {string} areTyping
- * @property {string} earlierMessage
+ * @property {string} answersEarlier
  * @property {string} answer
  * @property {string} online
  * @property {string} offline

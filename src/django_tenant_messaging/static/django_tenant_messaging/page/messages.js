@@ -130,9 +130,7 @@ export class MessageList {
     item.dataset.reply = String(answered);
     link.href = `#message-${answered}`;
     const original = this.find(answered);
-    link.textContent = original
-      ? fill(this.texts.answer, this.excerpt(original))
-      : fill(this.texts.answer, { name: "", text: this.texts.earlierMessage });
+    link.textContent = original ? fill(this.texts.answer, this.excerpt(original)) : this.texts.answersEarlier;
   }
 
   /** @param {HTMLElement} item */

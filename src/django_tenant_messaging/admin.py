@@ -1,0 +1,212 @@
+"""The admin looks, it doesn't write: every write takes its place in a timeline and is announced, by an action."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.contrib import messages as feedback
+from django.db.models import Count, OuterRef, Q, Subquery
+from django.db.models.functions import Coalesce
+from django.utils.text import Truncator
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+
+from . import actions
+from .models import ChatRoom, Membership, Message, Notification, UserStatus
+from .selectors import username_field
+
+if TYPE_CHECKING:
+    from django.db.models import Model, QuerySet
+    from django.http import HttpRequest
+
+    ModelAdmin = admin.ModelAdmin[Any]
+else:
+    ModelAdmin = admin.ModelAdmin
+
+PREVIEW_CHARACTERS = 80
+
+
+class LookOnlyAdmin(ModelAdmin):
+    """Lists and shows rows. Who may view the model may see them all: this is for operators, not for members."""
+
+    list_per_page = 50
+    # Counting all rows of a long history costs more than the page does.
+    show_full_result_count = False
+    user_search: tuple[str, ...] = ()
+    text_search: tuple[str, ...] = ()
+
+    def get_search_fields(self, request: HttpRequest) -> list[str]:
+        """Search by username, whatever field the host's user model keeps it in."""
+        return [*self.text_search, *(f"{user}__{username_field()}" for user in self.user_search)]
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Nobody adds rows here."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Nobody changes rows here."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Nobody deletes rows here: connected clients would go on showing them."""
+        return False
+
+
+@admin.register(ChatRoom)
+class ChatRoomAdmin(LookOnlyAdmin):
+    """Rooms with their size and latest activity."""
+
+    list_display = ("__str__", "kind", "members_now", "last_activity", "created_by", "created_at")
+    list_filter = ("kind", "created_at")
+    list_select_related = ("counter", "created_by")
+    text_search = ("name",)
+    user_search = ("memberships__user",)
+    fields = ("name", "kind", "members_now", "head", "last_activity", "created_by", "created_at", "epoch")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Count the members in the same query."""
+        members = (
+            Membership.objects.filter(room=OuterRef("pk"), left_seq=None)
+            .order_by()
+            .values("room")
+            .annotate(number=Count("pk"))
+            .values("number")
+        )
+        rooms: QuerySet[Any] = super().get_queryset(request)
+        return rooms.annotate(member_count=Coalesce(Subquery(members), 0))
+
+    @admin.display(description=_("members"), ordering="member_count")
+    def members_now(self, room: Any) -> int:
+        """How many are in the room."""
+        number: int = room.member_count
+        return number
+
+    @admin.display(description=_("last activity"), ordering="counter__last_activity_at")
+    def last_activity(self, room: ChatRoom) -> Any:
+        """When something last happened in the room."""
+        return room.counter.last_activity_at
+
+    @admin.display(description=_("position"))
+    def head(self, room: ChatRoom) -> int:
+        """The number of the timeline's last entry."""
+        return room.counter.last_seq
+
+
+class LeftFilter(admin.SimpleListFilter):
+    """Tells members from those who left."""
+
+    title = _("membership")
+    parameter_name = "member"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        """Name the two."""
+        return [("now", _("is a member")), ("left", _("has left"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Keep one of the two."""
+        if self.value() is None:
+            return queryset
+        return queryset.filter(left_seq__isnull=self.value() == "now")
+
+
+@admin.register(Membership)
+class MembershipAdmin(LookOnlyAdmin):
+    """Who is, or was, in which room, and how far they have read."""
+
+    list_display = ("user", "room", "role", "joined_at", "left_at", "last_read_seq")
+    list_filter = ("role", LeftFilter, "joined_at")
+    list_select_related = ("user", "room")
+    text_search = ("room__name",)
+    user_search = ("user",)
+
+
+class MentionFilter(admin.SimpleListFilter):
+    """Tells messages that mention somebody from those to the whole room."""
+
+    title = _("mentions")
+    parameter_name = "mentions"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        """Name the two."""
+        return [("some", _("mentions somebody")), ("none", _("mentions nobody"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Keep one of the two."""
+        if self.value() is None:
+            return queryset
+        matching = Q(mentions__isnull=False)
+        return queryset.filter(matching if self.value() == "some" else ~matching).distinct()
+
+
+@admin.register(Message)
+class MessageAdmin(LookOnlyAdmin):
+    """Messages with the beginning of their text and whether the receiver has read them."""
+
+    list_display = ("preview", "sender", "receiver", "room", "timestamp", "is_read")
+    list_filter = ("is_read", "timestamp", "room__kind", MentionFilter)
+    list_select_related = ("sender", "receiver", "room")
+    date_hierarchy = "timestamp"
+    text_search = ("content", "room__name")
+    user_search = ("sender", "receiver")
+    fields = (
+        "content",
+        "sender",
+        "receiver",
+        "room",
+        "seq",
+        "timestamp",
+        "is_read",
+        "reply_to",
+        "mentioned_users",
+        "client_id",
+    )
+
+    @admin.display(description=_("content"))
+    def preview(self, message: Message) -> str:
+        """The beginning of the text, in one line."""
+        return Truncator(" ".join(message.content.split())).chars(PREVIEW_CHARACTERS)
+
+
+@admin.register(Notification)
+class NotificationAdmin(LookOnlyAdmin):
+    """Notifications and whether they were read."""
+
+    list_display = ("notification_text", "user", "about", "created_at", "is_read")
+    list_filter = ("is_read", "created_at")
+    list_select_related = ("user", "message")
+    text_search = ("notification_text",)
+    user_search = ("user",)
+    actions = ("mark_as_read",)
+
+    @admin.display(description=_("message"))
+    def about(self, notification: Notification) -> str:
+        """The beginning of the message that the notification is about."""
+        message = notification.message
+        return "" if message is None else Truncator(" ".join(message.content.split())).chars(PREVIEW_CHARACTERS)
+
+    @admin.action(description=_("Mark selected notifications as read"), permissions=["mark"])
+    def mark_as_read(self, request: HttpRequest, queryset: QuerySet[Notification]) -> None:
+        """Do for their owners what these could do themselves."""
+        chosen = queryset.select_related("user").order_by("user_id")
+        number = 0
+        for user, notifications in groupby(chosen, key=lambda notification: notification.user):
+            ids = [notification.pk for notification in notifications]
+            number += actions.mark_notifications_read(user, notification_ids=ids)
+        said = ngettext("%(count)d notification marked as read.", "%(count)d notifications marked as read.", number)
+        self.message_user(request, said % {"count": number}, feedback.SUCCESS)
+
+    def has_mark_permission(self, request: HttpRequest) -> bool:
+        """Who may change notifications may mark them."""
+        return super(LookOnlyAdmin, self).has_change_permission(request)
+
+
+@admin.register(UserStatus)
+class UserStatusAdmin(LookOnlyAdmin):
+    """Who is online."""
+
+    list_display = ("user", "is_online", "last_seen")
+    list_filter = ("is_online", "last_seen")
+    list_select_related = ("user",)
+    user_search = ("user",)

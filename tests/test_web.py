@@ -1,0 +1,312 @@
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from django_tenant_messaging import actions
+from django_tenant_messaging.models import ChatRoom, Message
+from django_tenant_messaging.selectors import list_members, list_notifications
+
+if TYPE_CHECKING:
+    from django.http import HttpResponse
+
+    from tests.harness.tenants import Tenant
+
+pytestmark = pytest.mark.usefixtures("people")
+
+
+@pytest.fixture
+def room(acme: Tenant, people: tuple[str, ...]) -> ChatRoom:
+    """A group of alice and bob in acme."""
+    with acme.activated():
+        return actions.create_room(acme.users["alice"], name="general", members=[acme.users["bob"]])
+
+
+@pytest.fixture
+def alice(acme: Tenant, people: tuple[str, ...]) -> Client:
+    return acme.client(acme.users["alice"])
+
+
+@pytest.fixture
+def bob(acme: Tenant, people: tuple[str, ...]) -> Client:
+    return acme.client(acme.users["bob"])
+
+
+def say(tenant: Tenant, room: ChatRoom, username: str, content: str, **options: Any) -> int:
+    with tenant.activated():
+        sent = actions.send_message(tenant.users[username], room_id=room.pk, content=content, **options)
+    return sent.message.id
+
+
+def config(response: Any) -> dict[str, Any]:
+    found = re.search(r'<script id="messaging-config"[^>]*>(.*?)</script>', response.content.decode(), re.DOTALL)
+    assert found
+    read: dict[str, Any] = json.loads(found[1])
+    return read
+
+
+def test_strangers_are_sent_to_the_login_page(acme: Tenant, room: ChatRoom) -> None:
+    client = acme.client()
+    for path in ("/messages/", f"/messages/rooms/{room.pk}/"):
+        response = client.get(path)
+        assert response.status_code == 302
+        assert response["Location"] == f"/accounts/login/?next={path}"
+    response = client.post(f"/messages/rooms/{room.pk}/leave/")
+    assert response["Location"] == "/accounts/login/?next=/messages/"
+
+
+def test_the_shared_schema_has_no_pages(acme: Tenant) -> None:
+    assert Client(SERVER_NAME="localhost").get("/messages/").status_code == 404
+
+
+def test_a_session_of_the_other_tenant_is_refused(
+    acme: Tenant, globex: Tenant, alice: Client, room: ChatRoom, settings: Any
+) -> None:
+    # The user of the same id has the same password hash there, and cookies hold the session: Django lets it in.
+    settings.SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
+    with acme.activated():
+        password = acme.users["alice"].password
+    with globex.activated():
+        twin = globex.users["alice"]
+        twin.password = password
+        twin.save()
+    client = acme.client(acme.users["alice"])
+    assert client.get("/messages/").status_code == 200
+    response = client.get("/messages/", SERVER_NAME=globex.host)
+    assert response.status_code == 403
+    assert "another organisation" in response.content.decode()
+
+
+def test_a_shared_user_who_is_no_member_is_refused(alice: Client, settings: Any) -> None:
+    settings.TENANT_MESSAGING = {"TENANT_MEMBERSHIP": lambda user, schema_name: False}
+    assert alice.get("/messages/").status_code == 403
+
+
+def test_conversations_show_names_unread_counts_and_the_last_message(acme: Tenant, bob: Client, room: ChatRoom) -> None:
+    say(acme, room, "alice", "first")
+    say(acme, room, "alice", "second")
+    text = bob.get("/messages/").content.decode()
+    assert "general" in text
+    assert "second" in text
+    assert "2 unread" in text
+    assert "first" not in text
+
+
+def test_positions_are_those_of_what_is_shown(acme: Tenant, alice: Client, room: ChatRoom) -> None:
+    say(acme, room, "bob", "hello")
+    say(acme, room, "bob", "again")
+    expected = {str(room.pk): {"epoch": room.epoch.hex, "seq": 2}}
+    assert config(alice.get("/messages/"))["positions"] == expected
+    page = config(alice.get(f"/messages/rooms/{room.pk}/"))
+    assert page["positions"] == expected
+    assert page["room"] == room.pk
+    assert page["me"] == {"id": str(acme.users["alice"].pk), "username": "alice"}
+
+
+def test_a_room_shows_messages_members_and_badges(acme: Tenant, bob: Client, room: ChatRoom) -> None:
+    first = say(acme, room, "alice", "Hello team")
+    say(acme, room, "alice", "you, @bob?", reply_to=first)
+    say(acme, room, "bob", "me, @alice")
+    text = bob.get(f"/messages/rooms/{room.pk}/").content.decode()
+    items = re.findall(r'<li class="message.*?</li>', text.partition("<template")[0], re.DOTALL)
+    assert [re.search(r'class="message([^"]*)"', item)[1] for item in items] == ["", " mentions-me", " own"]  # type: ignore[index]
+    assert [re.search(r"broadcast[^>]*hidden", item) is None for item in items] == [True, False, False]
+    assert "@you" in items[1]
+    assert f'href="#message-{first}"' in items[1]
+    assert re.search(r"mentions\s+alice", items[2])
+    members = re.findall(r'<li class="member.*?</li>', text.partition("<template")[0], re.DOTALL)
+    assert len(members) == 2
+    assert "owner" in members[0]
+
+
+def test_content_is_text(acme: Tenant, bob: Client, room: ChatRoom) -> None:
+    say(acme, room, "alice", "<script>alert(1)</script> & </script>")
+    for path in ("/messages/", f"/messages/rooms/{room.pk}/"):
+        text = bob.get(path).content.decode()
+        assert "&lt;script&gt;alert(1)" in text
+        assert "<script>alert" not in text
+
+
+def test_pages_need_no_inline_script_or_style(alice: Client, room: ChatRoom) -> None:
+    for path in ("/messages/", f"/messages/rooms/{room.pk}/"):
+        text = alice.get(path).content.decode()
+        assert "<style" not in text
+        assert not re.search(r"\s(style|on\w+)=", text)
+        assert all("src=" in tag or "application/json" in tag for tag in re.findall(r"<script[^>]*>", text))
+
+
+def test_a_room_of_others_is_not_found(acme: Tenant, room: ChatRoom) -> None:
+    carol = acme.client(acme.users["carol"])
+    for response in (
+        carol.get(f"/messages/rooms/{room.pk}/"),
+        carol.get("/messages/rooms/99999999999999999999999/"),
+        carol.post(f"/messages/rooms/{room.pk}/", {"content": "hi"}),
+        carol.post(f"/messages/rooms/{room.pk}/members/", {"add-people": "carol"}),
+        carol.post(f"/messages/rooms/{room.pk}/leave/"),
+    ):
+        assert response.status_code == 404
+        assert "Not found" in response.content.decode()
+    with acme.activated():
+        assert Message.objects.count() == 0
+        assert len(list_members(acme.users["alice"], room.pk)) == 2
+
+
+def test_the_other_tenant_sees_nothing(acme: Tenant, globex: Tenant, room: ChatRoom) -> None:
+    say(acme, room, "alice", "a secret of acme @bob")
+    bob = globex.client(globex.users["bob"])
+    text = bob.get("/messages/").content.decode()
+    assert "general" not in text
+    assert "secret" not in text
+    assert config(bob.get("/messages/"))["notifications"] == []
+    assert bob.get(f"/messages/rooms/{room.pk}/").status_code == 404
+
+
+def test_send_without_the_module(acme: Tenant, alice: Client, room: ChatRoom) -> None:
+    form = {"content": "  by hand\n", "client_id": str(uuid4())}
+    for _again in range(2):
+        response = alice.post(f"/messages/rooms/{room.pk}/", form)
+        assert (response.status_code, response["Location"]) == (302, f"/messages/rooms/{room.pk}/")
+    with acme.activated():
+        assert [message.content for message in Message.objects.all()] == ["  by hand\n"]
+
+
+@pytest.mark.parametrize(("content", "status"), [("", 400), ("   ", 400), ("x" * 10_001, 400), ("nul \0", 400)])
+def test_what_may_not_be_sent_is_explained(
+    acme: Tenant, alice: Client, room: ChatRoom, content: str, status: int
+) -> None:
+    response = alice.post(f"/messages/rooms/{room.pk}/", {"content": content})
+    assert response.status_code == status
+    assert "errorlist" in response.content.decode()
+    with acme.activated():
+        assert Message.objects.count() == 0
+
+
+def test_a_client_id_used_for_something_else_is_a_conflict(alice: Client, room: ChatRoom) -> None:
+    client_id = str(uuid4())
+    alice.post(f"/messages/rooms/{room.pk}/", {"content": "one", "client_id": client_id})
+    response = alice.post(f"/messages/rooms/{room.pk}/", {"content": "two", "client_id": client_id})
+    assert response.status_code == 409
+    assert ">two</textarea>" in response.content.decode()
+
+
+def test_open_a_direct_conversation(acme: Tenant, alice: Client, bob: Client) -> None:
+    first = alice.post("/messages/rooms/direct/", {"direct-people": "@bob"})
+    second = bob.post("/messages/rooms/direct/", {"direct-people": " alice "})
+    assert first.status_code == second.status_code == 302
+    assert first["Location"] == second["Location"]
+    assert '<h1 id="room-title">bob</h1>' in alice.get(first["Location"]).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [
+        ("", "This field is required"),
+        ("bob carol", "Give one username"),
+        ("zed", "There is no user here with this name: zed."),
+        ("alice", "needs somebody else"),
+        ("b\0b", "Null characters"),
+    ],
+)
+def test_wrong_people_are_explained(acme: Tenant, alice: Client, written: str, reason: str) -> None:
+    response = alice.post("/messages/rooms/direct/", {"direct-people": written})
+    assert response.status_code == 400
+    assert reason in response.content.decode()
+    with acme.activated():
+        assert ChatRoom.objects.count() == 0
+
+
+def test_create_a_room(acme: Tenant, alice: Client) -> None:
+    response = alice.post("/messages/rooms/create/", {"room-name": "Plans", "room-people": "bob, @carol; bob"})
+    assert response.status_code == 302
+    with acme.activated():
+        room = ChatRoom.objects.get(name="Plans")
+        names = [member.user.username for member in list_members(acme.users["alice"], room.pk)]
+    assert response["Location"] == f"/messages/rooms/{room.pk}/"
+    assert names == ["alice", "bob", "carol"]
+
+
+def test_a_room_needs_a_name(acme: Tenant, alice: Client) -> None:
+    for name in ("", " ", "x" * 121):
+        assert alice.post("/messages/rooms/create/", {"room-name": name}).status_code == 400
+    with acme.activated():
+        assert ChatRoom.objects.count() == 0
+
+
+def test_add_members_and_leave(acme: Tenant, alice: Client, room: ChatRoom) -> None:
+    path = f"/messages/rooms/{room.pk}/"
+    assert alice.post(f"{path}members/", {"add-people": "carol"})["Location"] == path
+    refused = alice.post(f"{path}members/", {"add-people": "nobody"})
+    assert refused.status_code == 400
+    assert "nobody" in refused.content.decode()
+    assert alice.post(f"{path}leave/")["Location"] == "/messages/"
+    assert alice.get(path).status_code == 404
+    with acme.activated():
+        members = list_members(acme.users["bob"], room.pk)
+    assert [member.user.username for member in members] == ["bob", "carol"]
+
+
+def test_a_direct_conversation_can_not_be_left_or_joined(acme: Tenant, alice: Client) -> None:
+    path = alice.post("/messages/rooms/direct/", {"direct-people": "bob"})["Location"]
+    assert alice.post(f"{path}leave/").status_code == 403
+    assert alice.post(f"{path}members/", {"add-people": "carol"}).status_code == 403
+
+
+def test_notifications_are_shown_and_marked(acme: Tenant, bob: Client, room: ChatRoom) -> None:
+    say(acme, room, "alice", "look here, @bob")
+    page = bob.get("/messages/")
+    assert [told["room"] for told in config(page)["notifications"]] == [room.pk]
+    assert bob.post("/messages/notifications/read/")["Location"] == "/messages/"
+    assert config(bob.get("/messages/"))["notifications"] == []
+    with acme.activated():
+        assert list_notifications(acme.users["bob"], unread_only=True) == []
+
+
+@pytest.mark.parametrize("path", ["create/", "direct/", "1/members/", "1/leave/", "../notifications/read/"])
+def test_writes_need_a_post_and_a_token(acme: Tenant, path: str) -> None:
+    client = acme.client(acme.users["alice"])
+    assert client.get(f"/messages/rooms/{path}".replace("rooms/../", "")).status_code == 405
+    client.handler.enforce_csrf_checks = True
+    assert client.post(f"/messages/rooms/{path}".replace("rooms/../", "")).status_code == 403
+
+
+def test_pages_are_not_cached(alice: Client) -> None:
+    assert "no-store" in alice.get("/messages/")["Cache-Control"]
+
+
+def test_queries_do_not_grow_with_the_content(acme: Tenant, alice: Client, room: ChatRoom) -> None:
+    from django.db import connection
+
+    def counted() -> list[int]:
+        counts = []
+        for path in ("/messages/", f"/messages/rooms/{room.pk}/"):
+            with CaptureQueriesContext(connection) as queries:
+                assert alice.get(path).status_code == 200
+            counts.append(len(queries))
+        return counts
+
+    say(acme, room, "bob", "hello @alice")
+    before = counted()
+    for number in range(20):
+        say(acme, room, "bob", f"{number} @alice")
+        with acme.activated():
+            other = actions.create_room(acme.users["bob"], name=f"{number}", members=[acme.users["alice"]])
+        say(acme, other, "bob", "hi")
+    assert counted() == before
+
+
+def test_pages_in_french(acme: Tenant, alice: Client, room: ChatRoom) -> None:
+    def page(path: str) -> HttpResponse:
+        return alice.get(path, headers={"Accept-Language": "fr"})
+
+    text = page("/messages/").content.decode()
+    assert '<html lang="fr">' in text
+    assert "Nouvelle conversation" in text
+    assert config(page(f"/messages/rooms/{room.pk}/"))["texts"]["allMembers"] == "Tous les membres"
+    refused = alice.post("/messages/rooms/direct/", {"direct-people": "zed"}, headers={"Accept-Language": "fr"})
+    assert "Aucun utilisateur" in refused.content.decode()
