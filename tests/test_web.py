@@ -14,8 +14,6 @@ from django_tenant_messaging.models import ChatRoom, Message
 from django_tenant_messaging.selectors import list_members, list_notifications
 
 if TYPE_CHECKING:
-    from django.http import HttpResponse
-
     from tests.harness.tenants import Tenant
 
 pytestmark = pytest.mark.usefixtures("people")
@@ -84,7 +82,7 @@ def test_a_session_of_the_other_tenant_is_refused(
 
 
 def test_a_shared_user_who_is_no_member_is_refused(alice: Client, settings: Any) -> None:
-    settings.TENANT_MESSAGING = {"TENANT_MEMBERSHIP": lambda user, schema_name: False}
+    settings.TENANT_MESSAGING = {"TENANT_MEMBERSHIP": lambda _user, _schema_name: False}
     assert alice.get("/messages/").status_code == 403
 
 
@@ -301,7 +299,7 @@ def test_queries_do_not_grow_with_the_content(acme: Tenant, alice: Client, room:
 
 
 def test_pages_in_french(acme: Tenant, alice: Client, room: ChatRoom) -> None:
-    def page(path: str) -> HttpResponse:
+    def page(path: str) -> Any:
         return alice.get(path, headers={"Accept-Language": "fr"})
 
     text = page("/messages/").content.decode()

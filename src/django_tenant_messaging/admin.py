@@ -74,8 +74,8 @@ class ChatRoomAdmin(LookOnlyAdmin):
             .annotate(number=Count("pk"))
             .values("number")
         )
-        rooms: QuerySet[Any] = super().get_queryset(request)
-        return rooms.annotate(member_count=Coalesce(Subquery(members), 0))
+        rooms: QuerySet[Any] = super().get_queryset(request).annotate(member_count=Coalesce(Subquery(members), 0))
+        return rooms
 
     @admin.display(description=_("members"), ordering="member_count")
     def members_now(self, room: Any) -> int:
