@@ -192,6 +192,7 @@ class TestResume:
         await write(acme, "three", "four")
 
         again = await peers.connect(acme, "bob", resume={str(ROOM): {"epoch": epoch, "seq": 2}})
+        await got(again, "three", "four")
         await write(acme, "five")
         await got(again, "three", "four", "five")
 
@@ -362,8 +363,12 @@ class TestTwoProcesses:
         await got(bob, *(f"number {number}" for number in range(30)))
         assert not any(message["is_own_message"] for message in (event["message"] for event in bob.of_type("message")))
 
-    async def test_a_lost_hint_is_read_from_the_database(self, pair: tuple[Peer, Peer], layer: LossyLayer) -> None:
+    async def test_a_lost_hint_is_read_from_the_database_as_soon_as_its_successor_comes(
+        self, pair: tuple[Peer, Peer], layer: LossyLayer, settings: Any
+    ) -> None:
+        settings.TENANT_MESSAGING = {"RECONCILE_INTERVAL": 3600}
         alice, bob = pair
+        await asyncio.sleep(0.2)  # the comparison that was already due
         layer.fate = lambda message: 0 if message["seq"] in {2, 3, 7} else 1
         for number in range(1, 11):
             await alice.post(ROOM, f"number {number}")
@@ -386,6 +391,24 @@ class TestTwoProcesses:
             await alice.post(ROOM, f"number {number}")
         await layer.release()
         await got(bob, *(f"number {number}" for number in range(1, 11)))
+
+    async def test_a_socket_ahead_of_its_process_gets_nothing_twice(
+        self, acme: Tenant, peers: Peers, pair: tuple[Peer, Peer], layer: LossyLayer, other_process: Hub, settings: Any
+    ) -> None:
+        settings.TENANT_MESSAGING = {"RECONCILE_INTERVAL": 3600}
+        alice, bob = pair
+        await asyncio.sleep(0.2)  # the comparison that was already due
+        layer.fate = lambda _message: -1
+        await alice.post(ROOM, "one")
+        await alice.post(ROOM, "two")
+        ahead = await peers.connect(acme, "carol", hub=other_process)
+        assert ahead.hello["rooms"][0]["seq"] == 2
+        await layer.release()
+        await got(bob, "one", "two")
+        layer.fate = lambda _message: 1
+        await alice.post(ROOM, "three")
+        await got(ahead, "three")
+        await got(bob, "one", "two", "three")
 
     async def test_a_layer_that_is_down_refuses_nothing_and_loses_nothing(
         self, acme: Tenant, peers: Peers, layer: LossyLayer, other_process: Hub
@@ -450,6 +473,22 @@ class TestSlowClients:
         assert len(slow.contents()) < 20
         slow.reads.set()
         await got(slow, *contents)
+
+    async def test_two_rooms_that_flood_a_slow_reader_both_arrive_whole(
+        self, acme: Tenant, peers: Peers, settings: Any
+    ) -> None:
+        settings.TENANT_MESSAGING = {"SOCKET_QUEUE_EVENTS": 8}
+        users = acme.users
+        second = await run_in_tenant(
+            "acme", actions.create_room, users["carol"], name="second", members=[users["bob"]]
+        )
+        slow = await peers.connect(acme, "bob")
+        slow.delay = 0.002
+        contents = [f"number {number}" for number in range(200)]
+        await asyncio.gather(write(acme, *contents), write(acme, *contents, room=second.pk))
+        slow.delay = 0
+        await got(slow, *contents)
+        await got(slow, *contents, room=second.pk)
 
     async def test_who_never_reads_is_dropped(self, acme: Tenant, peers: Peers, settings: Any) -> None:
         settings.TENANT_MESSAGING = {"SOCKET_STUCK_TIMEOUT": 0.2, "RECONCILE_INTERVAL": 0.1}

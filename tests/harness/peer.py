@@ -49,6 +49,7 @@ class Peer:
         self.close_code: int | None = None
         self.reads = asyncio.Event()
         self.reads.set()
+        self.delay = 0.0
         self._to_app: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._replies: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._changed = asyncio.Condition()
@@ -115,6 +116,8 @@ class Peer:
 
     async def _from_app(self, event: dict[str, Any]) -> None:
         await self.reads.wait()
+        if self.delay:
+            await asyncio.sleep(self.delay)
         async with self._changed:
             match event["type"]:
                 case "websocket.accept":

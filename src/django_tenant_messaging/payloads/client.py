@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 MAX_BIGINT = 2**63 - 1
 
-FrameId = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,64}$")]
+FRAME_ID = r"^[!-~]{1,64}$"
+FrameId = Annotated[str, StringConstraints(pattern=FRAME_ID)]
 RowId = Annotated[int, Field(ge=1, le=MAX_BIGINT)]
 Seq = Annotated[int, Field(ge=0, le=MAX_BIGINT)]
 RoomKey = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,18}$")]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, NoReturn, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
 from ..exceptions import BadFrame, BadJson, FrameError, Invalid, TooDeep, UnknownType
-from .client import ClientFrame
+from .client import FRAME_ID, ClientFrame
 
 MAX_DEPTH = 8
 """Deepest nesting of objects and arrays. The deepest frame of the protocol has 3."""
@@ -30,10 +31,11 @@ def parse_frame(text: str) -> tuple[str | None, ClientFrame | FrameError | Inval
     if not isinstance(value, dict):
         return None, BadFrame("A frame is a JSON object.")
     frame_id = value.get("id")
-    known_id = frame_id if isinstance(frame_id, str) and frame_id.isascii() and len(frame_id) <= 64 else None
+    # `fullmatch`: Python's "$" lets a line break follow.
+    known_id = frame_id if isinstance(frame_id, str) and re.fullmatch(FRAME_ID, frame_id) else None
     kind = value.get("type")
     if known_id is None or not isinstance(kind, str):
-        return known_id, BadFrame('A frame has a "type" and an "id", both strings, the id of 1 to 64 characters.')
+        return known_id, BadFrame('A frame has a "type", a string, and an "id", of 1 to 64 printable ASCII characters.')
     adapter = _ADAPTERS.get(kind)
     if adapter is None:
         return known_id, UnknownType(f"No such frame type. Known are: {', '.join(_ADAPTERS)}.", known=list(_ADAPTERS))

@@ -114,6 +114,7 @@ class MessagingWebSocket:
                 online=user_payloads(online),
             )
         )
+        hub.welcomed(socket)
         return True
 
     async def _serve(self, socket: Socket, receive: Receive) -> None:

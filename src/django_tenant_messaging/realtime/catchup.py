@@ -74,9 +74,12 @@ class CatchUp:
                 await socket.wait_for_room()
                 if room_id not in socket.behind or socket.is_closing:
                     return
+                if socket.positions[room_id] != position:
+                    # Another room's flood made the socket give up what waited; it has to be read again.
+                    break
                 socket.put_event(room_id, hint_of(event))
-            if room_id in socket.behind and socket.positions[room_id] < changes.seq:
-                position = socket.positions[room_id]
+                position = event.seq
+            if socket.positions[room_id] == position < changes.seq:
                 socket.put_event(room_id, skip_to(socket.schema_name, room_id, after=position, seq=changes.seq))
 
 

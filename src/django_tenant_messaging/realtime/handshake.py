@@ -11,14 +11,22 @@ from django.contrib.auth import get_user
 
 from ..exceptions import TenantNotFound
 from ..payloads import PROTOCOL
-from ..permissions import signed_in_here
-from ..tenancy import Tenant, activated, handshake_request, origin_allowed, resolve_tenant
+from ..permissions import may_use_tenant
+from ..tenancy import (
+    Tenant,
+    activated,
+    handshake_request,
+    origin_allowed,
+    resolve_tenant,
+    session_belongs_here,
+)
 from .close_codes import CloseCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from django.contrib.auth.models import AbstractBaseUser
+    from django.http import HttpRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +48,19 @@ def admit(scope: Mapping[str, Any]) -> Guest | CloseCode:
         return CloseCode.FORBIDDEN
     with activated(tenant.schema_name):
         engine = import_module(settings.SESSION_ENGINE)
-        request.session = engine.SessionStore(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
+        request.session = engine.SessionStore(_session_key(request))
         user: Any = get_user(request)
-        if not signed_in_here(user, request.session, tenant.schema_name):
+        if not (user.is_authenticated and session_belongs_here(request.session, tenant.schema_name)):
             return CloseCode.UNAUTHENTICATED
+        if not may_use_tenant(user, tenant.schema_name):
+            return CloseCode.FORBIDDEN
     return Guest(tenant, user)
+
+
+def _session_key(request: HttpRequest) -> str | None:
+    """Return the session cookie, unless it can't be one: an escaped NUL in it would be an error of the database."""
+    key = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+    return key if key is not None and key.isprintable() else None
 
 
 def choose_protocol(offered: Iterable[str]) -> str | CloseCode | None:

@@ -72,6 +72,8 @@ class Hub:
         self.sockets: dict[tuple[str, str], set[Socket]] = defaultdict(set)
         self._schemas: dict[str, int] = {}
         self._catch_up = CatchUp()
+        self._refreshing: set[tuple[str, str]] = set()
+        self._stale: set[tuple[str, str]] = set()
         self._background: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -116,6 +118,15 @@ class Hub:
             socket.enter_room(room, self.feeds[socket.schema_name, room.room_id])
         self.presence.sockets_changed(socket.schema_name, socket.user)
 
+    def welcomed(self, socket: Socket) -> None:
+        """The socket's hello is queued: frames may follow it."""
+        socket.is_welcomed = True
+        if socket.rooms_changed:
+            self.spawn(self._refresh_rooms(socket.schema_name, socket.user_id))
+
+    def _welcomed(self, schema_name: str, user_id: str) -> list[Socket]:
+        return [socket for socket in self.sockets.get((schema_name, user_id), ()) if socket.is_welcomed]
+
     def leave(self, socket: Socket) -> None:
         """Forget a socket. Its rooms' feeds stay until the next comparison finds them empty."""
         key = socket.schema_name, socket.user_id
@@ -126,15 +137,12 @@ class Hub:
         self._catch_up.forget(socket)
         self.sockets[key].discard(socket)
         self._schemas[socket.schema_name] -= 1
-        groups = []
         if not self.sockets[key]:
             del self.sockets[key]
-            groups.append(group_name(socket.schema_name, "user", socket.user_id))
+            self.link.unsubscribe(group_name(socket.schema_name, "user", socket.user_id))
         if not self._schemas[socket.schema_name]:
             del self._schemas[socket.schema_name]
-            groups.append(group_name(socket.schema_name, "presence", "all"))
-        for group in groups:
-            self.spawn(self.link.unsubscribe(group))
+            self.link.unsubscribe(group_name(socket.schema_name, "presence", "all"))
         self.presence.sockets_changed(socket.schema_name, socket.user)
 
     def catch_up(self, socket: Socket) -> None:
@@ -156,12 +164,33 @@ class Hub:
             await self.link.subscribe(group_name(schema_name, "room", room_id) for room_id in missing)
 
     async def _refresh_rooms(self, schema_name: str, user_id: str) -> None:
-        """Bring the sockets of a user in line with the rooms that the user is in."""
+        """Bring the sockets of a user in line with the rooms that the user is in.
+
+        One at a time for a user: of two at once, the one that read earlier could have the last word.
+        """
+        key = schema_name, user_id
+        self._stale.add(key)
+        if key in self._refreshing:
+            return
+        self._refreshing.add(key)
+        try:
+            while key in self._stale:
+                self._stale.discard(key)
+                await self._refresh(schema_name, user_id)
+        except MessagingError as error:
+            logger.warning("[%s] The rooms of user %s couldn't be read: %s", schema_name, user_id, error)
+        finally:
+            self._refreshing.discard(key)
+            self._stale.discard(key)
+
+    async def _refresh(self, schema_name: str, user_id: str) -> None:
         sockets = list(self.sockets.get((schema_name, user_id), ()))
-        if not sockets:
+        for socket in sockets:
+            socket.rooms_changed = not socket.is_welcomed
+        if not any(socket.is_welcomed for socket in sockets):
             return
         rooms = {room.room_id: room for room in await self._load_rooms(sockets[0])}
-        for socket in self.sockets.get((schema_name, user_id), ()):
+        for socket in self._welcomed(schema_name, user_id):
             for room_id in set(socket.rooms) - set(rooms):
                 socket.drop_room(room_id)
             for room_id in set(rooms) - set(socket.rooms):
@@ -189,7 +218,7 @@ class Hub:
                 if feed is not None:
                     feed.offer(hint)
             case "user" if not hint.frame:
-                self.spawn(self._refresh_quietly(hint.schema_name, str(hint.key)))
+                self.spawn(self._refresh_rooms(hint.schema_name, str(hint.key)))
             case "user":
                 for socket in self.sockets.get((hint.schema_name, str(hint.key)), ()):
                     socket.offer_ephemeral(hint)
@@ -225,12 +254,6 @@ class Hub:
             # What waits is past the database's head, so it is of another history.
             feed.pending.clear()
 
-    async def _refresh_quietly(self, schema_name: str, user_id: str) -> None:
-        try:
-            await self._refresh_rooms(schema_name, user_id)
-        except MessagingError as error:
-            logger.warning("[%s] The rooms of user %s couldn't be read: %s", schema_name, user_id, error)
-
     # Background work
 
     async def _reconcile_forever(self) -> None:
@@ -261,14 +284,14 @@ class Hub:
             while feed.head is not None and feed.head < seq and not feed.is_filling:
                 await self._read_on(feed)
         for user_id, room_id in heads.joins:
-            if any(room_id not in socket.rooms for socket in self.sockets.get((schema_name, user_id), ())):
+            if any(room_id not in socket.rooms for socket in self._welcomed(schema_name, user_id)):
                 await self._refresh_rooms(schema_name, user_id)
 
     def _drop_empty_feeds(self) -> None:
         for key, feed in list(self.feeds.items()):
             if feed.is_idle(time.monotonic()):
                 del self.feeds[key]
-                self.spawn(self.link.unsubscribe(group_name(feed.schema_name, "room", feed.room_id)))
+                self.link.unsubscribe(group_name(feed.schema_name, "room", feed.room_id))
 
     def _close_stuck(self) -> None:
         now = time.monotonic()
@@ -285,6 +308,6 @@ class Hub:
             for socket in [socket for sockets in self.sockets.values() for socket in sockets]:
                 if socket.last_heard < silent_since:
                     socket.close(CloseCode.TOO_SLOW)
-                else:
+                elif socket.is_welcomed:
                     heads = {str(room_id): feed.head or 0 for room_id, feed in socket.feeds.items()}
                     socket.beat(HeartbeatFrame(heads=heads))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from channels.layers import get_channel_layer
@@ -55,28 +54,21 @@ class LayerLink:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._channel is not None:
-            for group in list(self._joined):
-                with suppress(Exception):
-                    await asyncio.wait_for(self._layer.group_discard(group, self._channel), SUBSCRIBE_TIMEOUT)
+        self._wanted.clear()
+        await self.repair()
 
     async def subscribe(self, groups: Iterable[str]) -> None:
         """Join groups; returns after a second at the latest, whether the layer answered or not."""
         self._wanted.update(groups)
         await self.repair()
 
-    async def unsubscribe(self, group: str) -> None:
-        """Leave a group."""
+    def unsubscribe(self, group: str) -> None:
+        """Leave a group, with the next repair."""
         self._wanted.discard(group)
-        async with self._subscribing:
-            if group in self._joined - self._wanted and self._channel is not None:
-                self._joined.discard(group)
-                with suppress(Exception):
-                    await asyncio.wait_for(self._layer.group_discard(group, self._channel), SUBSCRIBE_TIMEOUT)
 
     async def repair(self) -> None:
-        """Make the subscriptions that are wanted and not yet there."""
-        if self._layer is None or self._wanted <= self._joined:
+        """Bring the subscriptions in line with those that are wanted."""
+        if self._layer is None or self._wanted == self._joined:
             return
         try:
             async with asyncio.timeout(SUBSCRIBE_TIMEOUT), self._subscribing:
@@ -84,6 +76,9 @@ class LayerLink:
                 for group in self._wanted - self._joined:
                     await self._layer.group_add(group, channel)
                     self._joined.add(group)
+                for group in self._joined - self._wanted:
+                    self._joined.discard(group)
+                    await self._layer.group_discard(group, channel)
         except Exception as error:  # noqa: BLE001 - layers raise their clients' own classes
             self._report_down(error)
 

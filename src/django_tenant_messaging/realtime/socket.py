@@ -58,6 +58,10 @@ class Socket:
         self.feeds: dict[int, RoomFeed] = {}
         self.behind: set[int] = set()
         """Rooms that have to be caught up from the database; live events of them are left alone until then."""
+        self.is_welcomed = False
+        """Whether the hello is queued. Nothing may be put before it, and it names the rooms as they are then."""
+        self.rooms_changed = False
+        """Whether the user's rooms changed before the hello, so that they have to be read again after it."""
         self.is_streaming = False
         self.last_heard = time.monotonic()
         self.writing_since: float | None = None
@@ -90,7 +94,7 @@ class Socket:
 
     def drop_room(self, room_id: int) -> None:
         """Stop following a room that the user is no longer in, and tell the client."""
-        if self.leave_feed(room_id):
+        if self.leave_feed(room_id) and self.is_welcomed:
             self._put(RoomRemovedFrame(room=room_id).model_dump_json())
 
     def leave_feed(self, room_id: int) -> bool:

@@ -87,10 +87,12 @@ def origin_allowed(request: HttpRequest, tenant: Tenant) -> bool:
 
 def _address(request: HttpRequest) -> _Address:
     try:
-        hostname, port = split_domain_port(request.get_host())
-    except DisallowedHost as error:
+        hostname, port_text = split_domain_port(request.get_host())
+        port = int(port_text) if port_text else None
+    except (DisallowedHost, ValueError) as error:
+        # Python refuses to read a number of thousands of digits.
         raise TenantNotFound("This host name isn't served here; ALLOWED_HOSTS decides.") from error
-    return _Address(_normalised(hostname), int(port) if port else None, request.is_secure())
+    return _Address(_normalised(hostname), port, request.is_secure())
 
 
 def _normalised(hostname: str) -> str:
@@ -99,6 +101,9 @@ def _normalised(hostname: str) -> str:
 
 
 def _tenant_of_domain(hostname: str) -> Tenant:
+    if not hostname.isprintable():
+        # The database would refuse a NUL in an origin with an error of its own.
+        raise TenantNotFound("No tenant has a domain with control characters.")
     domains = get_tenant_domain_model()
     with activated(public_schema()):
         domain = domains.objects.select_related("tenant").filter(domain=hostname).first()
