@@ -16,4 +16,8 @@ listed = subprocess.run(["git", "ls-files", "src"], cwd=ROOT, capture_output=Tru
 expected = {name.removeprefix("src/") for name in listed.stdout.splitlines()}
 if packed != expected:
     sys.exit(f"missing: {sorted(expected - packed)}\ntoo much: {sorted(packed - expected)}")
+if untranslated := {name for name in packed if name.endswith(".po")} - {
+    f"{name[:-3]}.po" for name in packed if name.endswith(".mo")
+}:
+    sys.exit(f"not compiled to .mo: {sorted(untranslated)}")
 print(f"{Path(wheel).name}: the {len(packed)} files of src, and no others")
