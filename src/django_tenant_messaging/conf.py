@@ -111,8 +111,9 @@ class MessagingSettings:
     """Most messages of one page of history."""
     RESUME_LIMIT = Setting(1_000, at_least(1))
     """Most timeline entries of one room that a resume sends; a client that missed more pages through the history."""
-    MAX_FRAME_BYTES = Setting(65_536, at_least(1_024))
-    """Largest frame that a client may send, in bytes of UTF-8. A larger one closes its socket with 4413."""
+    MAX_FRAME_BYTES = Setting(131_072, at_least(1_024))
+    """Largest frame that a client may send, in bytes of UTF-8. A larger one closes its socket with 4413. The default
+    holds the longest message even when JSON spells each character as two escapes of six bytes."""
     MAX_BAD_FRAMES = Setting(20, at_least(1))
     """Unreadable frames (no JSON, no object, unknown type) after which a socket is closed with 4400."""
     HEARTBEAT_INTERVAL = Setting(25.0, seconds(0.1))

@@ -1,0 +1,650 @@
+"""Bad input gets a typed error or close code, costs its sender only, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+from django.contrib.auth import get_user, get_user_model
+from django.contrib.sessions.backends.db import SessionStore
+from django.contrib.sessions.models import Session
+from django.http import HttpRequest
+from django.test import override_settings
+from django.utils import timezone
+
+from django_tenant_messaging import actions
+from django_tenant_messaging.conf import messaging_settings
+from django_tenant_messaging.models import ChatRoom, Membership, Mention, Message, Notification, RoomCounter
+from django_tenant_messaging.realtime.asgi import PATH
+from django_tenant_messaging.tenancy import run_in_tenant
+from tests.harness.peer import scope_for, session_of
+from tests.harness.tenants import PASSWORD
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django.contrib.auth.models import User
+
+    from tests.harness.peer import Peer, Peers
+    from tests.harness.tenants import Tenant
+
+STORED = (ChatRoom, RoomCounter, Membership, Message, Mention, Notification)
+UUID = "6f1c6dd8-7a4f-4f8e-9d43-0d2f6a1b5c11"
+MINE, OTHERS, FOREIGN, NOWHERE = 1, 2, 3, 999
+"""Rooms: alice's; bob's and carol's; one that exists in the other tenant alone; none at all."""
+
+
+@dataclass(frozen=True)
+class World:
+    """In `acme`, a room of alice and bob and one of bob and carol. In `globex`, three of alice: equal ids."""
+
+    acme: Tenant
+    globex: Tenant
+    epoch: str
+    foreign_message: int
+    others_message: int
+
+
+def stored(tenant: Tenant) -> dict[str, list[Any]]:
+    """All that the tenant's tables hold, the online statuses left out."""
+    with tenant.activated():
+        return {model.__name__: sorted(model._default_manager.values_list("pk", *fields(model))) for model in STORED}
+
+
+def fields(model: Any) -> list[str]:
+    return [field.attname for field in model._meta.concrete_fields if not field.primary_key and not field.null]
+
+
+@pytest.fixture
+def world(acme: Tenant, globex: Tenant, people: Any) -> World:
+    with acme.activated():
+        alice, bob, carol = (acme.users[name] for name in people)
+        mine = actions.create_room(alice, name="mine", members=[bob])
+        others = actions.create_room(bob, name="others", members=[carol])
+        actions.send_message(bob, room_id=mine.pk, content="first")
+        secret = actions.send_message(bob, room_id=others.pk, content="secret").message.id
+    with globex.activated():
+        alice = globex.users["alice"]
+        rooms = [actions.create_room(alice, name="foreign", members=[]).pk for _ in range(3)]
+        sent = [actions.send_message(alice, room_id=FOREIGN, content="of globex") for _ in range(5)]
+    assert (mine.pk, others.pk, rooms) == (MINE, OTHERS, [MINE, OTHERS, FOREIGN])
+    return World(acme, globex, mine.epoch.hex, sent[-1].message.id, secret)
+
+
+async def refused(peer: Peer, text: str) -> dict[str, Any]:
+    """Send a text and return the one reply that it gets, whatever its id."""
+    before = len(peer.unasked_errors)
+    peer.send_text(text)
+    await peer.ask("ping")
+    (reply,) = peer.unasked_errors[before:]
+    return reply
+
+
+# Frames that can't be read
+
+
+def nested(levels: int) -> str:
+    return '{"type":"ping","id":"deep","x":' + "[" * (levels - 1) + "]" * (levels - 1) + "}"
+
+
+PLAIN_BAD_FRAMES = [
+    ("bad_json", None, ""),
+    ("bad_json", None, "hello"),
+    ("bad_json", None, "{"),
+    ("bad_json", None, "{'type': 'ping'}"),
+    ("bad_json", None, '{"type":"ping","id":"1"'),
+    ("bad_json", None, '{"type":"ping","id":"1"} {}'),
+    ("bad_json", None, '\ufeff{"type":"ping","id":"1"}'),
+    ("bad_json", None, '{"type":"ping","id":"a\x00b"}'),
+    ("bad_json", None, '{"type":"ping","id":"1","x":NaN}'),
+    ("bad_json", None, '{"type":"ping","id":"1","x":Infinity}'),
+    ("bad_json", None, '{"type":"ping","id":"1","x":-Infinity}'),
+    ("bad_json", None, '{"type":"ping","id":"1","x":1e999}'),
+    ("bad_json", None, '{"type":"ping","id":"1","x":' + "9" * 5_000 + "}"),
+    ("bad_json", None, '{"type":"ping","id":"1","id":"2"}'),
+    ("bad_json", None, '{"type":"ping","id":"1","x":[{"a":1,"a":1}]}'),
+    ("too_deep", None, nested(9)),
+    ("too_deep", None, '{"type":"ping","id":"1","x":' + '{"x":' * 8 + "0" + "}" * 9),
+    ("too_deep", None, "[" * 60_000),
+    ("too_deep", None, '{"x":' * 12_000),
+    ("bad_frame", None, "[]"),
+    ("bad_frame", None, "null"),
+    ("bad_frame", None, '"ping"'),
+    ("bad_frame", None, "17"),
+    ("bad_frame", None, "true"),
+    ("bad_frame", None, "{}"),
+    ("bad_frame", None, '{"type":"ping"}'),
+    ("bad_frame", None, '{"type":"ping","id":null}'),
+    ("bad_frame", None, '{"type":"ping","id":7}'),
+    ("bad_frame", None, '{"type":"ping","id":["x"]}'),
+    ("bad_frame", None, '{"type":"ping","id":"%s"}' % ("x" * 65)),
+    ("bad_frame", None, '{"type":"ping","id":"é"}'),
+    ("bad_frame", None, '{"type":"ping","id":"\\ud800"}'),
+    ("bad_frame", None, '{"type":"ping","id":""}'),
+    ("bad_frame", None, '{"type":"ping","id":"a b"}'),
+    ("bad_frame", None, '{"type":"ping","id":"a\\u0000b"}'),
+    ("bad_frame", None, '{"type":"ping","id":"a\\n"}'),
+    ("bad_frame", "x1", '{"id":"x1"}'),
+    ("bad_frame", "x1", '{"id":"x1","type":null}'),
+    ("bad_frame", "x1", '{"id":"x1","type":1}'),
+    ("bad_frame", "x1", '{"id":"x1","type":["ping"]}'),
+    ("unknown_type", "x1", '{"id":"x1","type":"shout"}'),
+    ("unknown_type", "x1", '{"id":"x1","type":""}'),
+    ("unknown_type", "x1", '{"id":"x1","type":"PING"}'),
+    ("unknown_type", "x1", '{"id":"x1","type":"hello"}'),
+    ("unknown_type", "x1", '{"id":"x1","type":"\\ud800"}'),
+    ("unknown_type", "x1", '{"id":"x1","type":"ping\\u0000"}'),
+]
+
+
+@override_settings(TENANT_MESSAGING={"MAX_BAD_FRAMES": 1_000})
+async def test_unreadable_frames_get_their_code_and_the_socket_lives_on(world: World, peers: Peers) -> None:
+    alice, bob = await peers.connect(world.acme, "alice"), await peers.connect(world.acme, "bob")
+    before = await run_in_tenant("acme", stored, world.acme)
+    for code, frame_id, text in PLAIN_BAD_FRAMES:
+        reply = await refused(alice, text)
+        assert (reply["type"], reply["code"], reply["id"]) == ("error", code, frame_id), text[:80]
+        assert reply["message"]
+    assert await run_in_tenant("acme", stored, world.acme) == before
+    await still_works(alice, bob)
+
+
+async def still_works(alice: Peer, bob: Peer) -> None:
+    """Show that the sender's socket lives, and that the other one noticed nothing but good messages."""
+    assert (await alice.post(MINE, "a good one"))["type"] == "ok"
+    await bob.until(lambda: bool(bob.contents()))
+    assert bob.contents() == ["a good one"]
+    assert bob.unasked_errors == []
+    assert bob.close_code is None
+
+
+async def test_eight_levels_are_read(world: World, peers: Peers) -> None:
+    alice = await peers.connect(world.acme, "alice")
+    reply = await refused(alice, nested(8))
+    assert (reply["code"], reply["details"]["errors"][0]["field"]) == ("invalid", "x")
+
+
+# Readable frames with wrong contents
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A frame, the code it gets, and the field that `invalid` names."""
+
+    code: str
+    kind: str
+    fields: Callable[[World], dict[str, Any]]
+    named: str | None = None
+    label: str = field(default="", compare=False)
+
+
+def wrong(code: str, kind: str, named: str | None = None, **given: Any) -> Wrong:
+    label = f"{kind} {json.dumps(given)[:60]}"
+    return Wrong(code, kind, lambda _world: {**VALID[kind], **given}, named, label)
+
+
+def without(kind: str, name: str) -> Wrong:
+    remaining = {key: value for key, value in VALID[kind].items() if key != name}
+    return Wrong("invalid", kind, lambda _world: remaining, name, f"{kind} without {name}")
+
+
+VALID: dict[str, dict[str, Any]] = {
+    "send": {"room": MINE, "client_id": UUID, "content": "refused"},
+    "read": {"room": MINE, "seq": 1},
+    "typing": {"room": MINE, "is_typing": True},
+    "history": {"room": MINE},
+    "ping": {},
+    "resume": {"positions": {}},
+}
+NOT_IDS: tuple[Any, ...] = (0, -1, 2**63, 2**70, -(2**70), True, False, "1", "", 1.0, 1.5, None, [1], {"id": 1})
+NOT_POSITIONS: tuple[Any, ...] = (-1, 2**63, 2**70, True, "1", 1.0, [0])
+NOT_TEXTS: tuple[Any, ...] = (None, 7, True, ["text"], {"text": "text"})
+NOT_OBJECTS: tuple[Any, ...] = (None, 1, "1", [])
+NOT_FLAGS: tuple[Any, ...] = (None, 0, 1, "true", [])
+LIMIT = 10_000
+
+WRONG_FIELDS = [
+    *(wrong("invalid", kind, "room", room=room) for kind in ("send", "read", "typing", "history") for room in NOT_IDS),
+    *(without(kind, name) for kind in ("send", "read", "typing") for name in VALID[kind]),
+    without("history", "room"),
+    *(wrong("invalid", kind, "extra", extra=1) for kind in VALID),
+    wrong("invalid", "ping", "a\x00b", **{"a\x00b": 1}),
+    wrong("invalid", "ping", "", **{"\ud800": 1}),
+    wrong("invalid", "ping", "x" * 200, **{"x" * 300: 1}),
+    *(wrong("invalid", "send", "content", content=content) for content in NOT_TEXTS),
+    *(wrong("invalid", "send", "content", content=blank) for blank in ("", " ", "\n\t \r", "\u00a0\u2003")),
+    wrong("invalid", "send", "content", content="x" * (LIMIT + 1)),
+    wrong("invalid", "send", "content", content="x" * (5 * LIMIT)),
+    wrong("invalid", "send", "content", content="\U0001d160" * (LIMIT // 3 + 1)),
+    wrong("invalid", "send", "content", content="a\x00b"),
+    wrong("invalid", "send", "content", content="\x00"),
+    *(wrong("invalid", "send", "content", content=text) for text in ("\ud800", "a\udfffb", "\udc00\ud800")),
+    *(
+        wrong("invalid", "send", "client_id", client_id=value)
+        for value in (None, "", "x", UUID[:-1], UUID + "0", "\ud800", 7, True, [UUID], "\x00" * 36)
+    ),
+    *(wrong("invalid", "send", "reply_to", reply_to=value) for value in NOT_IDS if value is not None),
+    *(wrong("invalid", "read", "seq", seq=value) for value in (*NOT_POSITIONS, None, 2, 2**63 - 1)),
+    *(wrong("invalid", "typing", "is_typing", is_typing=value) for value in NOT_FLAGS),
+    *(wrong("invalid", "history", "limit", limit=value) for value in (*NOT_POSITIONS, 0, None, 201, 2**63 - 1)),
+    *(
+        wrong("invalid", "history", place, **{place: value})
+        for place in ("before", "after", "around")
+        for value in NOT_POSITIONS
+    ),
+    wrong("invalid", "history", before=1, after=1),
+    wrong("invalid", "history", before=1, around=1),
+    wrong("invalid", "history", before=0, after=0, around=0),
+    *(wrong("invalid", "resume", "positions", positions=value) for value in NOT_OBJECTS),
+    *(
+        wrong("invalid", "resume", f"positions.{key}.[key]", positions={key: {"epoch": "x", "seq": 0}})
+        for key in ("0", "01", "-1", "x", "1.0", " 1", "1\n", "", "1" * 20, "\u0661")
+    ),
+    wrong("invalid", "resume", "positions.\ufffd\ufffd\ufffd.[key]", positions={"\ud800": {"epoch": "x", "seq": 0}}),
+    *(wrong("invalid", "resume", "positions.1", positions={"1": value}) for value in NOT_OBJECTS),
+    *(
+        wrong("invalid", "resume", "positions.1.epoch", positions={"1": {"epoch": value, "seq": 0}})
+        for value in (None, 1, "x" * 65, "\ud800")
+    ),
+    *(
+        wrong("invalid", "resume", "positions.1.seq", positions={"1": {"epoch": "x", "seq": value}})
+        for value in NOT_POSITIONS
+    ),
+    wrong("invalid", "resume", "positions.1.extra", positions={"1": {"epoch": "x", "seq": 0, "extra": 1}}),
+]
+NO_ACCESS = [
+    *(
+        wrong("not_found", kind, room=room)
+        for kind in ("send", "read", "typing", "history")
+        for room in (OTHERS, FOREIGN, NOWHERE, 2**63 - 1)
+    ),
+    wrong("not_found", "read", room=OTHERS, seq=0),
+    wrong("not_found", "history", room=FOREIGN, around=1),
+    wrong("not_found", "send", reply_to=NOWHERE),
+    wrong("not_found", "send", reply_to=2**63 - 1),
+    Wrong("not_found", "send", lambda world: {**VALID["send"], "reply_to": world.others_message}, label="others'"),
+    Wrong("not_found", "send", lambda world: {**VALID["send"], "reply_to": world.foreign_message}, label="foreign"),
+]
+
+
+@pytest.mark.parametrize("cases", [WRONG_FIELDS, NO_ACCESS], ids=["wrong fields", "no access"])
+async def test_wrong_contents_get_their_code_and_the_socket_lives_on(
+    cases: list[Wrong], world: World, peers: Peers, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    alice, bob = await peers.connect(world.acme, "alice", resume=False), await peers.connect(world.acme, "bob")
+    stranger = await peers.connect(world.globex, "alice")
+    before = {tenant: await run_in_tenant(tenant.schema_name, stored, tenant) for tenant in (world.acme, world.globex)}
+    for case in cases:
+        reply = await alice.ask(case.kind, **case.fields(world))
+        assert (reply["type"], reply.get("code")) == ("error", case.code), (case.label, reply)
+        if case.named is not None:
+            named = [error["field"] for error in reply["details"]["errors"]]
+            assert named == [case.named], case.label
+    for tenant, rows in before.items():
+        assert await run_in_tenant(tenant.schema_name, stored, tenant) == rows
+    assert caplog.records == []
+    assert (await alice.ask("resume"))["type"] == "ok"
+    assert bob.of_type("typing") == bob.of_type("read") == []
+    await still_works(alice, bob)
+    await stranger.ask("ping")
+    assert stranger.of_type("message") == []
+
+
+async def test_a_client_id_means_one_message_for_ever(world: World, peers: Peers) -> None:
+    with world.acme.activated():
+        await run_in_tenant("acme", actions.create_room, world.acme.users["alice"], name="second", members=())
+    alice, bob = await peers.connect(world.acme, "alice"), await peers.connect(world.acme, "bob")
+    first = await alice.post(MINE, "once", client_id=UUID)
+    assert (first["type"], first["duplicate"]) == ("ok", False)
+    after_first = await run_in_tenant("acme", stored, world.acme)
+
+    again = await alice.post(MINE, "once", client_id=UUID.upper())
+    assert (again["message"], again["duplicate"]) == (first["message"], True)
+    for room, fields in ((MINE, {"content": "twice"}), (3, {}), (MINE, {"reply_to": 1})):
+        reply = await alice.ask("send", room=room, client_id=UUID, **{"content": "once", **fields})
+        assert reply["code"] == "conflict", fields
+    assert await run_in_tenant("acme", stored, world.acme) == after_first
+
+    # The id is the sender's own: another's equal one is another message.
+    assert (await bob.post(MINE, "once", client_id=UUID))["duplicate"] is False
+    await bob.until(lambda: len(bob.contents()) == 2)
+    assert bob.contents() == ["once", "once"]
+
+
+@pytest.mark.parametrize("written", ["x" * LIMIT, "\U0001f44b" * LIMIT, "e\u0301" * LIMIT, "\x01" * LIMIT])
+async def test_the_longest_content_fits_and_is_stored_as_nfc(written: str, world: World, peers: Peers) -> None:
+    alice, bob = await peers.connect(world.acme, "alice"), await peers.connect(world.acme, "bob")
+    reply = await alice.post(MINE, written)
+    assert reply["type"] == "ok", reply
+    await bob.until(lambda: bool(bob.contents()))
+    assert bob.contents() == [written if len(written) == LIMIT else "\u00e9" * LIMIT]
+
+
+# Resuming
+
+
+async def test_resuming_twice_is_a_conflict(world: World, peers: Peers) -> None:
+    alice = await peers.connect(world.acme, "alice")
+    reply = await alice.ask("resume")
+    assert (reply["type"], reply["code"]) == ("error", "conflict")
+    assert (await alice.ask("ping"))["type"] == "ok"
+
+
+async def test_a_refused_resume_may_be_repeated(world: World, peers: Peers) -> None:
+    alice = await peers.connect(world.acme, "alice", resume=False)
+    assert (await alice.ask("resume", positions={"0": 1}))["code"] == "invalid"
+    reply = await alice.ask("resume", positions={"1": {"epoch": world.epoch, "seq": 0}})
+    assert reply["rooms"] == {"1": {"status": "ok", "seq": 0}}
+    await alice.until(lambda: alice.contents() == ["first"])
+
+
+async def test_a_position_of_another_history_is_reset(world: World, peers: Peers) -> None:
+    with world.globex.activated():
+        foreign_epoch = (await run_in_tenant("globex", ChatRoom.objects.get, pk=MINE)).epoch.hex
+    for epoch, seq in ((uuid4().hex, 1), (foreign_epoch, 1), ("", 0), (world.epoch, 2), (world.epoch, 2**63 - 1)):
+        alice = await peers.connect(world.acme, "alice", resume=False)
+        reply = await alice.ask("resume", positions={"1": {"epoch": epoch, "seq": seq}})
+        assert reply["rooms"] == {"1": {"status": "reset", "seq": 1}}, (epoch, seq)
+        await alice.close()
+
+
+async def test_rooms_of_others_are_gone_when_resuming(world: World, peers: Peers) -> None:
+    alice, bob = await peers.connect(world.acme, "alice", resume=False), await peers.connect(world.acme, "bob")
+    unknown = [str(room) for room in (OTHERS, FOREIGN, NOWHERE, 9_999_999_999_999_999_999)]
+    reply = await alice.ask("resume", positions={room: {"epoch": world.epoch, "seq": 0} for room in unknown})
+    assert {room: status["status"] for room, status in reply["rooms"].items()} == dict.fromkeys(unknown, "gone")
+    assert (await bob.post(OTHERS, "still secret"))["type"] == "ok"
+    await still_works_with_noise(alice, bob)
+
+
+async def still_works_with_noise(alice: Peer, bob: Peer) -> None:
+    assert (await alice.post(MINE, "a good one"))["type"] == "ok"
+    await alice.until(lambda: bool(alice.contents()))
+    assert alice.contents() == ["a good one"]
+    await bob.until(lambda: "a good one" in bob.contents(MINE))
+
+
+@override_settings(TENANT_MESSAGING={"RESUME_LIMIT": 3})
+async def test_a_resume_that_missed_too_much_is_limited(world: World, peers: Peers) -> None:
+    bob = await peers.connect(world.acme, "bob")
+    for number in range(4):
+        await bob.post(MINE, f"missed {number}")
+    alice = await peers.connect(world.acme, "alice", resume=False)
+    reply = await alice.ask("resume", positions={"1": {"epoch": world.epoch, "seq": 1}})
+    assert reply["rooms"] == {"1": {"status": "limited", "seq": 5}}
+    page = await alice.ask("history", room=MINE, after=1)
+    assert [message["content"] for message in page["messages"]] == [f"missed {number}" for number in range(4)]
+    await bob.post(MINE, "live")
+    await alice.until(lambda: bool(alice.contents()))
+    assert alice.contents() == ["live"]
+
+
+# Frames that cost their sender the socket
+
+
+def of_bytes(size: int, filler: str) -> str:
+    """A frame of exactly this many bytes, that is valid but for its size."""
+    frame = '{"type":"ping","id":"large"%s}'
+    room = size - len(frame % "")
+    width = len(filler.encode())
+    if filler == " ":
+        return frame % (" " * room)
+    head = ',"x":"'
+    count, rest = divmod(room - len(head) - 1, width)
+    return frame % (head + filler * count + "x" * rest + '"')
+
+
+@pytest.mark.parametrize("filler", [" ", "x", "é", "\U0001f44b"])
+async def test_a_frame_has_at_most_so_many_bytes(filler: str, world: World, peers: Peers) -> None:
+    alice, bob = await peers.connect(world.acme, "alice"), await peers.connect(world.acme, "bob")
+    most = messaging_settings.MAX_FRAME_BYTES
+    largest = of_bytes(most, filler)
+    assert len(largest.encode()) == most
+    reply = await refused(alice, largest)
+    assert reply["id"] == "large"
+
+    alice.send_text(of_bytes(most + 1, filler))
+    await alice.until(lambda: alice.close_code is not None)
+    assert alice.close_code == 4413
+    await still_works(await peers.connect(world.acme, "alice"), bob)
+
+
+@pytest.mark.parametrize("event", [{"bytes": b'{"type":"ping","id":"1"}'}, {"bytes": b"\xff", "text": None}])
+async def test_a_binary_frame_ends_the_connection(event: dict[str, Any], world: World, peers: Peers) -> None:
+    alice, bob = await peers.connect(world.acme, "alice"), await peers.connect(world.acme, "bob")
+    alice.send_event(type="websocket.receive", **event)
+    await alice.until(lambda: alice.close_code is not None)
+    assert alice.close_code == 4413
+    await still_works(await peers.connect(world.acme, "alice"), bob)
+
+
+async def test_too_many_bad_frames_end_the_connection(world: World, peers: Peers) -> None:
+    alice, bob = await peers.connect(world.acme, "alice"), await peers.connect(world.acme, "bob")
+    second = await peers.connect(world.acme, "alice")
+    bad = ("hello", "[]", '{"type":"shout","id":"1"}', nested(9))
+    for number in range(19):
+        reply = await refused(alice, bad[number % 4])
+        # Wrong fields don't count: a client with an old form of a frame isn't thrown out.
+        assert (await alice.ask("ping", extra=1))["code"] == "invalid"
+        assert reply["type"] == "error"
+    alice.send_text("the twentieth")
+    await alice.until(lambda: alice.close_code is not None)
+    assert alice.close_code == 4400
+    await still_works(second, bob)
+
+
+# Connections
+
+
+@dataclass(frozen=True)
+class Knock:
+    """A handshake: whose session (`""` for none) at which host, and what else it brings."""
+
+    code: int
+    label: str
+    host: str = "acme.localhost"
+    session: Callable[[World], str] | str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def logged_in(world: World) -> str:
+    return session_of(world.acme.users["alice"])
+
+
+def expired(world: World) -> str:
+    key = logged_in(world)
+    Session.objects.filter(pk=key).update(expire_date=timezone.now() - timedelta(seconds=1))
+    return key
+
+
+def logged_out(world: World) -> str:
+    key = logged_in(world)
+    SessionStore(key).flush()
+    return key
+
+
+def tampered(world: World) -> str:
+    key = logged_in(world)
+    session = Session.objects.get(pk=key)
+    Session.objects.filter(pk=key).update(session_data=session.session_data[:-1] + "x")
+    return key
+
+
+def anonymous(_world: World) -> str:
+    store = SessionStore()
+    store["basket"] = [1]
+    store.save()
+    return str(store.session_key)
+
+
+def without_binding(world: World) -> str:
+    key = logged_in(world)
+    store = SessionStore(key)
+    del store["_tenant_messaging_tenant"]
+    store.save()
+    return key
+
+
+def of_changed_password(_world: World) -> str:
+    user: User = get_user_model().objects.create_user("careful", password=PASSWORD)
+    key = session_of(user)
+    user.set_password("another")
+    user.save()
+    return key
+
+
+def of_inactive_user(_world: World) -> str:
+    user: User = get_user_model().objects.create_user("retired", password=PASSWORD)
+    key = session_of(user)
+    user.is_active = False
+    user.save()
+    return key
+
+
+def of_deleted_user(_world: World) -> str:
+    user: User = get_user_model().objects.create_user("former", password=PASSWORD)
+    key = session_of(user)
+    user.delete()
+    return key
+
+
+def of_other_tenant(world: World) -> str:
+    """A session of the same user id and password hash, put where `acme` finds it: Django's own check passes."""
+    password = get_user_model().objects.get(username="alice").password
+    with world.globex.activated():
+        get_user_model().objects.filter(username="alice").update(password=password)
+        key = session_of(get_user_model().objects.get(username="alice"))
+        row = Session.objects.get(pk=key)
+    Session.objects.create(session_key=key, session_data=row.session_data, expire_date=row.expire_date)
+    request = HttpRequest()
+    request.session = SessionStore(key)
+    assert get_user(request) == world.acme.users["alice"]
+    return key
+
+
+def origin(value: str | None) -> dict[str, Any]:
+    return {"origin": value}
+
+
+def header(name: bytes, value: bytes) -> dict[str, Any]:
+    return {"added": (name, value)}
+
+
+KNOCKS = [
+    Knock(4401, "no cookie", session=""),
+    Knock(4401, "unknown session", session="x" * 32),
+    Knock(4401, "short session key", session="x"),
+    Knock(4401, "NUL in an escaped cookie", session='"\\000\\000\\000\\000\\000\\000\\000\\000"'),
+    Knock(4401, "high characters in an escaped cookie", session='"\\377\\376\\375\\374\\373\\372\\371\\370"'),
+    Knock(4401, "long session key", session="x" * 7_000),
+    Knock(4401, "expired", session=expired),
+    Knock(4401, "logged out", session=logged_out),
+    Knock(4401, "tampered with", session=tampered),
+    Knock(4401, "anonymous", session=anonymous),
+    Knock(4401, "without a tenant", session=without_binding),
+    Knock(4401, "password changed", session=of_changed_password),
+    Knock(4401, "inactive user", session=of_inactive_user),
+    Knock(4401, "deleted user", session=of_deleted_user),
+    Knock(4401, "other tenant", session=of_other_tenant),
+    Knock(4403, "no origin", extra=origin(None)),
+    Knock(4403, "opaque origin", extra=origin("null")),
+    Knock(4403, "other site", extra=origin("https://evil.example")),
+    Knock(4403, "other tenant's page", extra=origin("http://globex.localhost")),
+    Knock(4403, "public page", extra=origin("http://localhost")),
+    Knock(4403, "name that begins alike", extra=origin("http://acme.localhost.evil.example")),
+    Knock(4403, "name that ends alike", extra=origin("http://evilacme.localhost")),
+    Knock(4403, "other port", extra=origin("http://acme.localhost:8001")),
+    Knock(4403, "impossible port", extra=origin("http://acme.localhost:99999")),
+    Knock(4403, "no number for a port", extra=origin("http://acme.localhost:x")),
+    Knock(4403, "port of many digits", extra=origin("http://acme.localhost:" + "9" * 5_000)),
+    Knock(4403, "with a path", extra=origin("http://acme.localhost/page")),
+    Knock(4403, "with a user", extra=origin("http://acme.localhost@evil.example")),
+    Knock(4403, "with credentials", extra=origin("http://user@acme.localhost")),
+    Knock(4403, "without a scheme", extra=origin("acme.localhost")),
+    Knock(4403, "other scheme", extra=origin("ftp://acme.localhost")),
+    Knock(4403, "broken address", extra=origin("http://[acme.localhost")),
+    Knock(4403, "control character", extra=origin("http://ac\x00me.localhost")),
+    Knock(4403, "control character in another name", extra=origin("http://glo\x00bex.localhost")),
+    Knock(4403, "two origins", extra=header(b"origin", b"http://acme.localhost")),
+    Knock(4403, "insecure page of a secure socket", extra={"scheme": "wss"}),
+    Knock(4404, "no tenant", host="unknown.localhost"),
+    Knock(4404, "public schema", host="localhost"),
+    Knock(4404, "not in ALLOWED_HOSTS", host="acme.example"),
+    Knock(4404, "no host", host=""),
+    Knock(4404, "no host name", host="acme localhost"),
+    Knock(4404, "port of many digits", host="acme.localhost:" + "9" * 5_000),
+    Knock(4404, "control character", host="ac\x00me.localhost"),
+    Knock(4404, "two hosts", extra=header(b"host", b"globex.localhost")),
+    Knock(4406, "other subprotocol", extra={"subprotocols": ["graphql-ws"]}),
+    Knock(4406, "later version", extra={"subprotocols": ["tenant-messaging.v2", "tenant-messaging.v10"]}),
+]
+
+
+async def scope_of(knock: Knock, world: World) -> dict[str, Any]:
+    make = logged_in if knock.session is None else knock.session
+    cookie = make if isinstance(make, str) else await run_in_tenant("acme", make, world)
+    given = {"origin": "http://acme.localhost", **knock.extra}
+    added = given.pop("added", None)
+    scope = scope_for(knock.host, cookie=cookie, **given)
+    if added:
+        scope["headers"].append(added)
+    return scope
+
+
+@pytest.mark.parametrize("code", sorted({knock.code for knock in KNOCKS}))
+async def test_a_connection_that_may_not_be_gets_its_close_code(code: int, world: World, peers: Peers) -> None:
+    alice, bob = await peers.connect(world.acme, "alice"), await peers.connect(world.acme, "bob")
+    for knock in (knock for knock in KNOCKS if knock.code == code):
+        refused = await peers.open(await scope_of(knock, world))
+        assert (knock.label, refused.close_code, refused.events) == (knock.label, code, [])
+        await refused.close()
+    await still_works(alice, bob)
+
+
+async def test_a_user_who_may_not_use_the_tenant_is_forbidden(world: World, peers: Peers) -> None:
+    cookie = await run_in_tenant("acme", logged_in, world)
+    with override_settings(TENANT_MESSAGING={"TENANT_MEMBERSHIP": lambda _user, schema_name: schema_name != "acme"}):
+        peer = await peers.open(scope_for(world.acme.host, cookie=cookie))
+    assert (peer.close_code, peer.events) == (4403, [])
+
+
+@pytest.mark.parametrize(
+    ("host", "extra"),
+    [
+        ("acme.localhost", {}),
+        ("ACME.localhost.", {}),
+        ("acme.localhost:8000", {"origin": "http://acme.localhost:8000"}),
+        ("www.acme.localhost", {"origin": "http://acme.localhost"}),
+        ("acme.localhost", {"origin": "HTTP://ACME.LOCALHOST"}),
+        ("acme.localhost", {"scheme": "wss", "origin": "https://acme.localhost"}),
+        ("acme.localhost", {"subprotocols": []}),
+        ("acme.localhost", {"subprotocols": ["other", "tenant-messaging.v1"]}),
+    ],
+)
+async def test_a_connection_that_may_be_is_greeted(
+    host: str, extra: dict[str, Any], world: World, peers: Peers
+) -> None:
+    peer = await peers.open(scope_for(host, cookie=await run_in_tenant("acme", logged_in, world), **extra))
+    assert peer.close_code is None
+    assert peer.hello["user"]["username"] == "alice"
+    assert peer.subprotocol == ("tenant-messaging.v1" if extra.get("subprotocols") != [] else None)
+
+
+@override_settings(TENANT_MESSAGING={"ALLOWED_ORIGINS": ["https://app.example.com"]})
+async def test_an_allowed_origin_is_greeted(world: World, peers: Peers) -> None:
+    cookie = await run_in_tenant("acme", logged_in, world)
+    peer = await peers.open(scope_for(world.acme.host, cookie=cookie, origin="https://app.example.com"))
+    assert peer.close_code is None
+
+
+@pytest.mark.parametrize("path", ["/", "/ws/", "/ws/messages", PATH + "x", PATH.upper()])
+async def test_no_other_path_is_accepted(path: str, world: World, peers: Peers) -> None:
+    scope = scope_for(world.acme.host, cookie=await run_in_tenant("acme", logged_in, world), path=path)
+    peer = await peers.open(scope)
+    assert (peer.close_code, peer.subprotocol, peer.events) == (4404, None, [])
