@@ -9,7 +9,7 @@ import pytest
 
 from django_tenant_messaging import actions
 from django_tenant_messaging.models import Membership, Message, RoomCounter
-from django_tenant_messaging.realtime.hub import Hub
+from django_tenant_messaging.realtime.hub import Hub, hub_of_this_loop
 from django_tenant_messaging.tenancy import run_in_tenant
 
 if TYPE_CHECKING:
@@ -446,6 +446,22 @@ class TestTwoProcesses:
         await got(bob, "one", "two")
         assert bob.of_type("bogus") == []
 
+    async def test_who_was_removed_unnoticed_isnt_caught_up_past_it(
+        self, acme: Tenant, peers: Peers, layer: LossyLayer, other_process: Hub, settings: Any
+    ) -> None:
+        settings.TENANT_MESSAGING = {"RECONCILE_INTERVAL": 3600}
+        await asyncio.sleep(0.2)  # the comparison that was already due
+        await write(acme, "one")
+        bob = await peers.connect(acme, "bob", hub=other_process, resume=False)
+        layer.fate = lambda _message: 0
+        users = acme.users
+        await run_in_tenant("acme", actions.remove_member, users["alice"], room_id=ROOM, user=users["bob"])
+        await write(acme, "a secret")
+        epoch = bob.hello["rooms"][0]["epoch"]
+        await bob.ask("resume", positions={str(ROOM): {"epoch": epoch, "seq": 0}})
+        await bob.until(lambda: bool(bob.of_type("room_removed")))
+        assert "a secret" not in bob.contents()
+
     async def test_users_are_online_as_long_as_one_process_has_them(
         self, acme: Tenant, peers: Peers, other_process: Hub
     ) -> None:
@@ -454,7 +470,9 @@ class TestTwoProcesses:
         await carol.until(lambda: bool(carol.of_type("presence")))
         await other_process.presence.settled(5)
         await here.close()
+        await hub_of_this_loop().presence.settled(5)
         await carol.ask("ping")
+        assert [event["is_online"] for event in carol.of_type("presence")] == [True]
         await there.close()
         await carol.until(lambda: not carol.of_type("presence")[-1]["is_online"])
         assert [event["is_online"] for event in carol.of_type("presence")] == [True, False]
@@ -479,9 +497,7 @@ class TestSlowClients:
     ) -> None:
         settings.TENANT_MESSAGING = {"SOCKET_QUEUE_EVENTS": 8}
         users = acme.users
-        second = await run_in_tenant(
-            "acme", actions.create_room, users["carol"], name="second", members=[users["bob"]]
-        )
+        second = await run_in_tenant("acme", actions.create_room, users["carol"], name="second", members=[users["bob"]])
         slow = await peers.connect(acme, "bob")
         slow.delay = 0.002
         contents = [f"number {number}" for number in range(200)]
@@ -512,6 +528,7 @@ async def test_a_stopping_server_tells_its_clients_to_come_back_and_leaves_no_gh
     bob = await peers.connect(acme, "bob", hub=other_process)
     await other_process.presence.settled(5)
     await other_process.stop()
+    assert other_process.presence.online_count == 0
     await bob.until(lambda: bob.close_code is not None)
     assert bob.close_code == 1012
     status = await run_in_tenant("acme", actions.ensure_userstatus_exists, acme.users["bob"])
@@ -524,6 +541,8 @@ async def test_the_numbers_of_a_busy_room_have_no_gap(acme: Tenant, peers: Peers
     assert sorted(reply["message"]["seq"] for reply in replies) == list(range(1, 151))
     counter = await run_in_tenant("acme", RoomCounter.objects.get, room_id=ROOM)
     assert counter.last_seq == 150
-    history = await run_in_tenant("acme", lambda: list(Message.objects.order_by("seq").values_list("content", flat=True)))
+    history = await run_in_tenant(
+        "acme", lambda: list(Message.objects.order_by("seq").values_list("content", flat=True))
+    )
     for user in users:
         await got(user, *history)

@@ -35,6 +35,11 @@ class PresenceKeeper:
         self._settling: set[Key] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def online_count(self) -> int:
+        """How many users the database counts as online because of this process."""
+        return len(self._online)
+
     def sockets_changed(self, schema_name: str, user: AbstractBaseUser) -> None:
         """A socket of the user came or went."""
         key = schema_name, str(user.pk)
