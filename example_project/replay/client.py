@@ -207,6 +207,8 @@ class Client:
 
     async def _converse(self, socket: ClientConnection) -> None:
         hello = json.loads(await socket.recv())
+        if hello["type"] != "hello":
+            raise RefusedError(f"{self.account.username}: the first frame is {hello['type']!r}, not 'hello'")
         known = {}
         for room in hello["rooms"]:
             if room["id"] in self._rooms and room["id"] in self.positions:

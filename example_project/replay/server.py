@@ -40,7 +40,8 @@ def own_server(tell: Callable[[str], object]) -> Iterator[tuple[str, int]]:
         "--port",
         str(port),
     ]
-    command += ["--no-access-log", "--log-level", "warning", "--timeout-graceful-shutdown", "2"]
+    command += ["--ws", "websockets-sansio", "--ws-max-size", str(256 * 1024), "--timeout-graceful-shutdown", "2"]
+    command += ["--no-access-log", "--log-level", "warning"]
     # In debug mode Django keeps the text of every query.
     environment = {**os.environ, "PYTHONPATH": str(PROJECT_DIR), "DEBUG": "0"}
     with tempfile.TemporaryFile() as log:
