@@ -26,7 +26,7 @@ export class ConnectionLine {
   /** @param {import("../client.js").Status} status */
   show(status) {
     clearInterval(this.timer);
-    this.line.dataset.state = status.state;
+    document.documentElement.dataset.connection = status.state;
     this.retry.hidden = status.state !== "lost";
     if (status.state === "lost") {
       this.wasLost = true;

@@ -15,7 +15,7 @@ export class Scroller {
     this.button.addEventListener("click", () => this.toEnd());
     // The area shrinks when a keyboard opens or the composer grows.
     new ResizeObserver(() => this.isAtEnd && this.toEnd()).observe(this.area);
-    this.toEnd();
+    this.area.scrollTop = this.area.scrollHeight;
   }
 
   look() {

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import async_playwright, expect
+
+from django_tenant_messaging import actions
+from tests.harness.tenants import PASSWORD
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from playwright.async_api import Browser, ConsoleMessage, Page
+
+    from django_tenant_messaging.models import ChatRoom
+    from tests.harness.server import Server
+    from tests.harness.tenants import Tenant
+
+CHROMIUM_ARGUMENTS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP *.localhost 127.0.0.1",
+]
+TIMEOUT_MS = 20_000
+#: What a browser says of a server that is down, on purpose.
+EXPECTED_WHILE_DOWN = "net::ERR_CONNECTION_REFUSED"
+
+
+@dataclass
+class Visitors:
+    """Browsers of people, each with a session of their own, whose consoles are listened to."""
+
+    browser: Browser
+    server: Server
+    complaints: list[str]
+
+    def url(self, tenant: Tenant, path: str = "/messages/") -> str:
+        """The address of a page of the tenant."""
+        return f"{self.server.origin(tenant)}{path}"
+
+    async def open(self, tenant: Tenant, username: str, path: str = "/messages/", **context: Any) -> Page:
+        """Log in and open a page."""
+        page = await (await self.browser.new_context(**context)).new_page()
+        page.set_default_timeout(TIMEOUT_MS)
+        page.on("console", self._note)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        await page.goto(self.url(tenant, path))
+        await page.fill("#id_username", username)
+        await page.fill("#id_password", PASSWORD)
+        await page.click("main button")
+        await page.wait_for_url(self.url(tenant, path))
+        await connected(page)
+        return page
+
+    def _note(self, message: ConsoleMessage) -> None:
+        is_harmless = EXPECTED_WHILE_DOWN in message.text or message.location["url"].endswith("/favicon.ico")
+        if message.type in {"error", "warning"} and not is_harmless:
+            self.complaints.append(f"{message.location['url']}: {message.text}")
+
+
+async def connected(page: Page) -> None:
+    """Wait until the page's module has its stream."""
+    await expect(page.locator("html")).to_have_attribute("data-connection", "open", timeout=TIMEOUT_MS)
+
+
+@asynccontextmanager
+async def outage(server: Server) -> AsyncIterator[None]:
+    """Stop the server for the time of the body."""
+    await asyncio.to_thread(server.stop)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(server.start)
+
+
+@pytest_asyncio.fixture
+async def visitors(chromium: str, server: Server) -> AsyncIterator[Visitors]:
+    """A browser; whatever the pages complain of in its console fails the test."""
+    complaints: list[str] = []
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
+        yield Visitors(browser, server, complaints)
+        await browser.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def rooms(tenants: tuple[Tenant, Tenant], people: tuple[str, ...]) -> dict[str, ChatRoom]:
+    """A room of everybody in each tenant, with equal ids, by the tenant's name."""
+    made = {}
+    for tenant in tenants:
+        alice, *others = (tenant.users[name] for name in people)
+        with tenant.activated():
+            made[tenant.schema_name] = actions.create_room(alice, name=f"{tenant.schema_name} general", members=others)
+    return made
