@@ -110,3 +110,6 @@ if __name__ == "__main__":
     except ServiceError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+    except PermissionError as error:
+        print(f"The demo can't use {error.filename}: {error.strerror}.", file=sys.stderr)
+        sys.exit(2)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 START_SECONDS = 60
 STOP_SECONDS = 15
-#: PostgreSQL refuses to run as root; this account exists on every machine.
+#: PostgreSQL refuses to run as root. This account exists on every machine; data that is there keeps its owner.
 ROOT_RUNS_AS = "nobody"
 SOCKET_DIR_PREFIX = "example-pg-"
 
@@ -57,7 +57,8 @@ class EmbeddedPostgres:
         """Make the data folder if needed, start the server, and return when it answers."""
         binaries = _binaries()
         if os.geteuid() == 0:
-            self._uid = pwd.getpwnam(ROOT_RUNS_AS).pw_uid
+            owner = self.data_dir.stat().st_uid if self.data_dir.exists() else 0
+            self._uid = owner or pwd.getpwnam(ROOT_RUNS_AS).pw_uid
             open_to_all(binaries.parent)
         if not (self.data_dir / "PG_VERSION").exists():
             self._initialise(binaries)
