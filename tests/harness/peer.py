@@ -16,7 +16,6 @@ from django.http import HttpRequest
 
 from django_tenant_messaging.realtime import messaging_asgi
 from django_tenant_messaging.realtime.asgi import PATH
-from django_tenant_messaging.realtime.hub import Hub
 from django_tenant_messaging.tenancy import run_in_tenant
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from django.contrib.auth.models import User
 
+    from django_tenant_messaging.realtime.hub import Hub
     from tests.harness.tenants import Tenant
 
 PATIENCE = 10.0
@@ -62,9 +62,11 @@ class Peer:
         async def nothing_else(*_args: Any) -> None:
             raise AssertionError("only the socket is served here")
 
-        app = messaging_asgi(nothing_else, hub=hub)
+        async def serve() -> None:
+            await messaging_asgi(nothing_else, hub=hub)(self.scope, self._to_app.get, self._from_app)
+
         self._to_app.put_nowait({"type": "websocket.connect"})
-        self.task = asyncio.create_task(app(self.scope, self._to_app.get, self._from_app))
+        self.task = asyncio.create_task(serve())
         await self.until(lambda: bool(self.events) or self.close_code is not None)
         return self
 
@@ -79,9 +81,7 @@ class Peer:
 
     def contents(self, room_id: int | None = None) -> list[str]:
         """The texts of the messages that came."""
-        return [
-            event["message"]["content"] for event in self.of_type("message") if room_id in {None, event["room"]}
-        ]
+        return [event["message"]["content"] for event in self.of_type("message") if room_id in {None, event["room"]}]
 
     async def ask(self, kind: str, **fields: Any) -> dict[str, Any]:
         """Send a frame and return its reply."""

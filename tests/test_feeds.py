@@ -1,0 +1,102 @@
+"""A room's feed, given hints in any order, any number of times, or not at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from django_tenant_messaging.realtime.feeds import RoomFeed
+from django_tenant_messaging.realtime.hints import Hint
+from django_tenant_messaging.selectors import Changes
+
+HEAD = 5
+
+
+class Listener:
+    """Stands in for a socket: notes what the feed gives it."""
+
+    user_id = "1"
+
+    def __init__(self) -> None:
+        self.seqs: list[int] = []
+        self.ephemeral = 0
+
+    def offer(self, _feed: RoomFeed, hint: Hint) -> None:
+        self.seqs.append(hint.seq)
+
+    def offer_ephemeral(self, _hint: Hint) -> None:
+        self.ephemeral += 1
+
+    def advance(self, _room_id: int, _seq: int) -> None:
+        raise AssertionError("nobody joined")
+
+
+def hint(seq: int, after: int | None = None) -> Hint:
+    return Hint("acme", "room", 1, "{}", seq=seq, after=seq - 1 if after is None else after)
+
+
+def listen() -> tuple[RoomFeed, Listener, list[RoomFeed]]:
+    gaps: list[RoomFeed] = []
+    feed = RoomFeed("acme", 1, gaps.append)
+    listener: Any = Listener()
+    feed.sockets[listener] = None
+    return feed, listener, gaps
+
+
+@given(st.lists(st.integers(HEAD - 3, HEAD + 12)), st.integers(0, 20))
+def test_what_goes_out_is_contiguous_and_a_gap_is_reported(arrivals: list[int], start_after: int) -> None:
+    feed, listener, gaps = listen()
+    if start_after > len(arrivals):
+        feed.start(HEAD)
+    for number, seq in enumerate(arrivals):
+        if number == start_after:
+            feed.start(HEAD)
+        feed.offer(hint(seq))
+    feed.start(HEAD)
+    assert feed.head == HEAD + len(listener.seqs)
+    assert listener.seqs == list(range(HEAD + 1, feed.head + 1))
+    waiting = {seq for seq in arrivals if seq > feed.head}
+    assert {waiting_hint.seq for waiting_hint in feed.pending.values()} == waiting
+    if waiting and start_after == 0:
+        assert gaps
+
+
+@given(st.permutations(range(HEAD + 1, HEAD + 8)), st.integers(0, 7))
+def test_a_part_read_from_the_database_closes_the_gap_once(order: list[int], known: int) -> None:
+    feed, listener, _gaps = listen()
+    feed.start(HEAD)
+    for seq in order[:known]:
+        feed.offer(hint(seq))
+    after = feed.head or 0
+    # The number before the last was replaced by a later change: the database has no state of it.
+    kept = [seq for seq in range(after + 1, HEAD + 8) if seq != HEAD + 6]
+    hints = [hint(seq, before) for before, seq in zip([after, *kept], kept, strict=False)]
+    feed.fill(after, Changes((), HEAD + 7, complete=True), hints)
+    assert feed.head == HEAD + 7
+    assert listener.seqs == sorted(set(listener.seqs))
+    assert not feed.pending
+    for seq in order:
+        feed.offer(hint(seq))
+    assert feed.head == HEAD + 7
+
+
+def test_a_tail_that_was_replaced_moves_the_position_only() -> None:
+    feed, listener, _gaps = listen()
+    feed.start(HEAD)
+    feed.fill(HEAD, Changes((), HEAD + 3, complete=True), [])
+    assert (feed.head, listener.seqs) == (HEAD + 3, [HEAD + 3])
+
+
+def test_what_was_read_for_another_position_is_ignored() -> None:
+    feed, listener, _gaps = listen()
+    feed.start(HEAD)
+    feed.fill(HEAD - 1, Changes((), HEAD + 3, complete=True), [hint(HEAD + 3, HEAD - 1)])
+    assert (feed.head, listener.seqs) == (HEAD, [])
+
+
+def test_ephemeral_hints_pass_at_once() -> None:
+    feed, listener, _gaps = listen()
+    feed.offer(Hint("acme", "room", 1, "{}"))
+    assert listener.ephemeral == 1
