@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from django.core.exceptions import DisallowedHost
 from django.core.handlers.asgi import ASGIRequest
@@ -19,7 +18,8 @@ from .context import activated, is_public_schema, public_schema
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-DEFAULT_PORTS = {"http": 80, "https": 443}
+DEFAULT_PORTS = {"http": "80", "https": "443"}
+LONGEST_PORT = len("65535")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Tenant:
 @dataclass(frozen=True, slots=True)
 class _Address:
     hostname: str
-    port: int | None
+    port: str
     is_secure: bool
 
 
@@ -63,22 +63,21 @@ def origin_allowed(request: HttpRequest, tenant: Tenant) -> bool:
     origin = request.headers.get("origin", "").strip().lower()
     if origin in {allowed.lower().rstrip("/") for allowed in messaging_settings.ALLOWED_ORIGINS}:
         return True
-    try:
-        parts = urlsplit(origin)
-        port = parts.port
-    except ValueError:
-        return False
-    default_port = DEFAULT_PORTS.get(parts.scheme)
-    if default_port is None or not parts.hostname or parts.path or parts.query or "@" in parts.netloc:
+    # Read like a Host header: what isn't a plain scheme, name and port is no origin.
+    scheme, _separator, authority = origin.partition("://")
+    hostname, port = split_domain_port(authority)
+    default_port = DEFAULT_PORTS.get(scheme)
+    if default_port is None or not hostname:
         return False
     address = _address(request)
-    if address.is_secure and parts.scheme != "https":
+    if address.is_secure and scheme != "https":
         return False
-    if (port or default_port) not in {default_port, address.port}:
+    port = port or default_port
+    if port not in {default_port, address.port}:
         return False
-    hostname = _normalised(parts.hostname)
+    hostname = _normalised(hostname)
     if hostname == address.hostname:
-        return (port or default_port) == (address.port or default_port)
+        return port == (address.port or default_port)
     try:
         return _tenant_of_domain(hostname) == tenant
     except TenantNotFound:
@@ -87,11 +86,11 @@ def origin_allowed(request: HttpRequest, tenant: Tenant) -> bool:
 
 def _address(request: HttpRequest) -> _Address:
     try:
-        hostname, port_text = split_domain_port(request.get_host())
-        port = int(port_text) if port_text else None
-    except (DisallowedHost, ValueError) as error:
-        # Python refuses to read a number of thousands of digits.
+        hostname, port = split_domain_port(request.get_host())
+    except DisallowedHost as error:
         raise TenantNotFound("This host name isn't served here; ALLOWED_HOSTS decides.") from error
+    if len(port) > LONGEST_PORT:
+        raise TenantNotFound("The Host header's port is no port.")
     return _Address(_normalised(hostname), port, request.is_secure())
 
 
