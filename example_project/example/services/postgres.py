@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 START_SECONDS = 60
-STOP_SECONDS = 15
+STOP_SECONDS = 30
 #: PostgreSQL refuses to run as root. This account exists on every machine; data that is there keeps its owner.
 ROOT_RUNS_AS = "nobody"
 SOCKET_DIR_PREFIX = "example-pg-"
