@@ -69,6 +69,9 @@ class Socket:
         """Set when the client doesn't read at all: not even a close would reach it."""
         self._send = send
         self._catch_up = catch_up
+        # Asked at every delivery: looking the settings up each time took a quarter of the loop's time.
+        self._max_events = messaging_settings.SOCKET_QUEUE_EVENTS
+        self._max_bytes = messaging_settings.SOCKET_QUEUE_BYTES
         self._queue: deque[Waiting] = deque()
         self._queued_bytes = 0
         self._has_room = asyncio.Event()
@@ -150,14 +153,11 @@ class Socket:
 
     def offer_ephemeral(self, hint: Hint) -> None:
         """Take an event that may be lost: it is the first to be left out when the client is slow."""
-        if self.is_streaming and len(self._queue) < messaging_settings.SOCKET_QUEUE_EVENTS // 2:
+        if self.is_streaming and len(self._queue) < self._max_events // 2:
             self._put(hint.frame_for(self.user_id))
 
     def _is_full(self) -> bool:
-        return (
-            len(self._queue) >= messaging_settings.SOCKET_QUEUE_EVENTS
-            or self._queued_bytes >= messaging_settings.SOCKET_QUEUE_BYTES
-        )
+        return len(self._queue) >= self._max_events or self._queued_bytes >= self._max_bytes
 
     def _overflow(self, room_id: int) -> None:
         """Give up what waits, replies excepted, and have it read from the database once the client reads again."""
