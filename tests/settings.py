@@ -7,4 +7,5 @@ from example.settings import *  # noqa: F403
 SECRET_KEY = "for tests"
 DEBUG = False
 ALLOWED_HOSTS = [".localhost"]
+MIDDLEWARE = [*MIDDLEWARE, "tests.harness.policy.StrictPolicy"]  # noqa: F405
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -18,7 +18,7 @@ CATALOGUES = sorted(PACKAGE.glob("locale/*/LC_MESSAGES/django.po"))
 TEXT = r'((?:"(?:[^"\\]|\\.)*"\s*)+)'
 ENTRY = re.compile(rf"^(?:msgid|msgid_plural|msgstr|msgstr\[\d\]) {TEXT}", re.MULTILINE)
 #: Calls of gettext in Python, and in what Django makes of a template.
-CALL = re.compile(rf"(?:\b_|gettext|gettext_lazy)\(\s*u?((?:\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*')\s*)+\)")
+CALL = re.compile(r"(?:\b_|gettext|gettext_lazy)\(\s*u?((?:\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*')\s*)+\)")
 LITERAL = re.compile(r"\"((?:[^\"\\]|\\.)*)\"|'((?:[^'\\]|\\.)*)'")
 
 

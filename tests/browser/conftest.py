@@ -33,6 +33,8 @@ CHROMIUM_ARGUMENTS = [
     "--host-resolver-rules=MAP *.localhost 127.0.0.1",
 ]
 TIMEOUT_MS = 20_000
+# Two workers with browsers and servers share a machine.
+expect.set_options(timeout=TIMEOUT_MS)
 #: What a browser says of a server that is down, on purpose.
 EXPECTED_WHILE_DOWN = "net::ERR_CONNECTION_REFUSED"
 
@@ -71,7 +73,7 @@ class Visitors:
 
 async def connected(page: Page) -> None:
     """Wait until the page's module has its stream."""
-    await expect(page.locator("html")).to_have_attribute("data-connection", "open", timeout=TIMEOUT_MS)
+    await expect(page.locator("html")).to_have_attribute("data-connection", "open")
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from django_tenant_messaging.models import Message
 from tests.browser.conftest import connected, outage
 
 if TYPE_CHECKING:
-    from playwright.async_api import Locator, Page
+    from playwright.async_api import Locator, Page, Route
 
     from django_tenant_messaging.models import ChatRoom
     from tests.browser.conftest import Visitors
@@ -91,6 +91,28 @@ async def test_the_connection_is_lost_and_recovered(visitors: Visitors, acme: Te
         await expect(message(page, "during the outage").locator(".state")).to_be_hidden()
         await expect(page.locator("#connection")).to_be_hidden()
     assert await asyncio.to_thread(stored, acme) == ["before", "during the outage"]
+
+
+async def test_nothing_falls_between_the_page_and_its_stream(visitors: Visitors, acme: Tenant) -> None:
+    await asyncio.to_thread(say, acme, "in the page")
+    bob = await visitors.open(acme, "bob")
+    asked, may_load = asyncio.Event(), asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        asked.set()
+        await may_load.wait()
+        await route.continue_()
+
+    await bob.route("**/room.js", hold)
+    await bob.goto(visitors.url(acme, PATH), wait_until="commit")
+    await asked.wait()
+    await asyncio.to_thread(say, acme, "after the page")
+    may_load.set()
+    await connected(bob)
+    await asyncio.to_thread(say, acme, "in the stream")
+    await expect(message(bob, "in the stream")).to_be_visible()
+    shown = await bob.locator("#messages .content").all_inner_texts()
+    assert shown == ["in the page", "after the page", "in the stream"]
 
 
 async def test_what_is_unsent_survives_a_reload(visitors: Visitors, acme: Tenant) -> None:

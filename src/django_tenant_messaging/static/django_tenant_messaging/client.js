@@ -38,6 +38,8 @@ export { MessagingError, newClientId };
 const LOSS_GRACE_MS = 5_000;
 /** After so long without trouble the next loss is a first one again. */
 const STABLE_MS = 10_000;
+/** However often the server's heart beats, a network may pause for so long. */
+const SHORTEST_SILENCE_MS = 5_000;
 /** Keeps a resume well under the server's largest frame; further rooms are reported as `limited`. */
 const MOST_RESUMED_ROOMS = 500;
 const TIMELINE = new Set(["message", "members", "skip"]);
@@ -264,7 +266,7 @@ export class MessagingClient extends EventTarget {
     }
     this.user = hello.user;
     this.maxContentLength = hello.max_content_length;
-    link.expectSignsOfLife(2_000 * hello.heartbeat_interval);
+    link.expectSignsOfLife(Math.max(SHORTEST_SILENCE_MS, 2_000 * hello.heartbeat_interval));
     this.#emit("hello", hello);
     const { positions, limited } = this.#compareRooms(hello.rooms);
     let reply;

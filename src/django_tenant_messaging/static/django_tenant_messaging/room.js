@@ -142,7 +142,7 @@ byId("older").addEventListener("click", loadOlder);
 messages.list.addEventListener("click", (event) => {
   const target = /** @type {HTMLElement} */ (event.target);
   const item = /** @type {HTMLElement | null} */ (target.closest(".message"));
-  const action = target.dataset.action;
+  const action = /** @type {HTMLElement | null} */ (target.closest("[data-action]"))?.dataset.action;
   if (item === null) {
     return;
   }

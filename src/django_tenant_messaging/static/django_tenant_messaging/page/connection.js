@@ -21,6 +21,8 @@ export class ConnectionLine {
     client.addEventListener("status", () => this.show(client.status));
     this.retry.addEventListener("click", () => client.retryNow());
     window.addEventListener("online", () => client.retryNow());
+    // Timers of hidden pages run late.
+    document.addEventListener("visibilitychange", () => document.hidden || client.retryNow());
   }
 
   /** @param {import("../client.js").Status} status */
