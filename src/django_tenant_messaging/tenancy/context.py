@@ -25,15 +25,14 @@ def activated(schema_name: str) -> Iterator[None]:
     Never hold it over an ``await``: other coroutines share the thread.
     """
     connection = _connection()
-    if connection.schema_name == schema_name:
-        yield
-        return
     previous, include_public = connection.tenant, connection.include_public_schema
-    connection.set_schema(schema_name)
+    if connection.schema_name != schema_name:
+        connection.set_schema(schema_name)
     try:
         yield
     finally:
-        connection.set_tenant(previous, include_public)
+        if connection.tenant is not previous:
+            connection.set_tenant(previous, include_public)
 
 
 def current_schema() -> str:

@@ -25,6 +25,8 @@ from .database import TENANT_DATABASE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -40,19 +42,29 @@ class _Threads:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._executor: ThreadPoolExecutor | None = None
+        self._kept: set[BaseDatabaseWrapper] = set()
 
     def get(self) -> ThreadPoolExecutor:
         with self._lock:
             if self._executor is None:
                 size = messaging_settings.DATABASE_THREADS
-                self._executor = ThreadPoolExecutor(size, thread_name_prefix="tenant-messaging")
+                self._kept = set()
+                self._executor = ThreadPoolExecutor(
+                    size,
+                    thread_name_prefix="tenant-messaging",
+                    initializer=partial(setattr, _thread, "kept", self._kept),
+                )
             return self._executor
 
     def close(self) -> None:
         with self._lock:
-            executor, self._executor = self._executor, None
+            executor, self._executor, kept = self._executor, None, self._kept
         if executor is not None:
             executor.shutdown(wait=True)
+            for connection in kept:
+                # Its thread has ended, so nobody else uses it.
+                connection.inc_thread_sharing()
+                connection.close()
 
 
 _threads = _Threads()
@@ -100,3 +112,5 @@ def _give_back_connections() -> None:
         keep = connection.alias == TENANT_DATABASE and not connection.settings_dict["OPTIONS"].get("pool")
         if not keep or connection.errors_occurred or connection.in_atomic_block:
             connection.close()
+        else:
+            _thread.kept.add(connection)

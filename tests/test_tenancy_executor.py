@@ -1,0 +1,250 @@
+"""The bridge from coroutines to work in a tenant: what becomes of schemas, connections and broken connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.db import connection, connections, transaction
+from django.db.utils import ProgrammingError
+
+from django_tenant_messaging.exceptions import Unavailable
+from django_tenant_messaging.models import ChatRoom
+from django_tenant_messaging.tenancy import activated, close_executor, current_schema, executor, run_in_tenant
+from tests.harness.run import disconnect_django
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.harness.tenants import Tenant
+
+untyped: Any = connection
+
+
+@pytest.fixture(autouse=True)
+def bridge(tenants: Any) -> Iterator[None]:
+    close_executor()
+    yield
+    close_executor()
+
+
+def in_tenant(schema_name: str, function: Callable[..., Any]) -> Any:
+    """The result of a single call over the bridge."""
+    return asyncio.run(run_in_tenant(schema_name, function))
+
+
+def all_of(*calls: tuple[str, Callable[..., Any]]) -> list[Any]:
+    """The results and exceptions of calls at once."""
+
+    async def run() -> list[Any]:
+        return await asyncio.gather(*(run_in_tenant(*call) for call in calls), return_exceptions=True)
+
+    return asyncio.run(run())
+
+
+@pytest.fixture
+def no_pool(tenants: Any) -> Iterator[None]:
+    """Django's connections without a pool, as most hosts have them."""
+    disconnect_django()
+    options = connections.settings["default"]["OPTIONS"]
+    pool = options.pop("pool")
+    yield
+    close_executor()
+    disconnect_django()
+    options["pool"] = pool
+
+
+def backend() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        pid: int = cursor.fetchone()[0]
+        return pid
+
+
+def search_path() -> str:
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW search_path")
+        path: str = cursor.fetchone()[0]
+        return path
+
+
+def end(*backends: int) -> None:
+    """Break connections, as a restarting server does."""
+    with connection.cursor() as cursor:
+        for pid in backends:
+            cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+
+
+def sessions() -> int:
+    """How many connections there are to this database."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+        count: int = cursor.fetchone()[0]
+        return count
+
+
+def break_own_connection() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+def raise_lookup_error() -> None:
+    assert backend()
+    raise LookupError
+
+
+async def test_result_arguments_and_context() -> None:
+    asked_by: contextvars.ContextVar[str] = contextvars.ContextVar("asked_by")
+    asked_by.set("the caller")
+
+    def work(first: int, *, second: int) -> tuple[str, int, str]:
+        return current_schema(), first + second, asked_by.get()
+
+    assert await run_in_tenant("acme", work, 1, second=2) == ("acme", 3, "the caller")
+
+
+def test_search_path_is_the_tenants() -> None:
+    assert in_tenant("globex", search_path) == "globex, public"
+    assert in_tenant("public", search_path) == "public"
+
+
+def test_connections_go_back_to_the_pool() -> None:
+    def fail_in_transaction() -> None:
+        with transaction.atomic():
+            ChatRoom.objects.create(name="never")
+            raise LookupError
+
+    def leave_transaction_open() -> None:
+        transaction.set_autocommit(False)
+        ChatRoom.objects.create(name="never")
+
+    def bad_sql() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT no_such_column")
+
+    works = (backend, raise_lookup_error, fail_in_transaction, leave_transaction_open, bad_sql)
+    results = all_of(*(("acme", works[turn % len(works)]) for turn in range(500)))
+    assert {type(result) for result in results} == {int, LookupError, ProgrammingError, type(None)}
+    close_executor()
+    untyped.close()
+    stats = untyped.pool.get_stats()
+    assert stats["pool_size"] == stats["pool_available"] <= 10
+    assert stats.get("requests_errors", 0) == 0
+    assert in_tenant("acme", ChatRoom.objects.count) == 0
+
+
+def test_threads_bound_the_connections_without_a_pool(no_pool: None) -> None:
+    backends = set(all_of(*((("acme", "globex")[turn % 2], backend) for turn in range(300))))
+    assert len(backends) <= 8
+    assert sessions() <= len(backends) + 1
+    close_executor()
+
+
+def test_kept_connection_that_broke(no_pool: None, settings: Any) -> None:
+    settings.TENANT_MESSAGING = {"DATABASE_THREADS": 1}
+    kept = in_tenant("acme", backend)
+    assert in_tenant("globex", backend) == kept
+    end(kept)
+    with pytest.raises(Unavailable) as caught:
+        in_tenant("acme", backend)
+    assert caught.value.code == "unavailable"
+    assert in_tenant("acme", backend) != kept
+    assert in_tenant("globex", search_path) == "globex, public"
+
+
+def test_idle_connection_is_probed(no_pool: None, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.TENANT_MESSAGING = {"DATABASE_THREADS": 1}
+    monkeypatch.setattr(executor, "IDLE_CHECK_AFTER", 0.0)
+    kept = in_tenant("acme", backend)
+    end(kept)
+    assert in_tenant("acme", backend) != kept
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_connection_that_breaks_in_the_middle(pooled: bool, request: pytest.FixtureRequest) -> None:
+    if not pooled:
+        request.getfixturevalue("no_pool")
+
+    def in_transaction() -> None:
+        with transaction.atomic():
+            ChatRoom.objects.create(name="never")
+            break_own_connection()
+
+    for work in (break_own_connection, in_transaction):
+        with pytest.raises(Unavailable):
+            in_tenant("acme", work)
+        # All threads, so that the broken one is among them.
+        assert all(type(pid) is int for pid in all_of(*[("acme", backend)] * 40))
+    assert in_tenant("acme", ChatRoom.objects.count) == 0
+
+
+async def test_exception_restores_the_schema(settings: Any) -> None:
+    settings.TENANT_MESSAGING = {"DATABASE_THREADS": 1}
+    with pytest.raises(LookupError):
+        await run_in_tenant("acme", raise_lookup_error)
+    loop = asyncio.get_running_loop()
+    assert await loop.run_in_executor(executor._threads.get(), current_schema) == "public"
+
+
+async def test_cancelled_caller_does_not_stop_the_work() -> None:
+    started, may_go_on = threading.Event(), threading.Event()
+
+    def write() -> None:
+        started.set()
+        may_go_on.wait(10)
+        ChatRoom.objects.create(name="written")
+
+    task = asyncio.create_task(run_in_tenant("acme", write))
+    await asyncio.to_thread(started.wait, 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    may_go_on.set()
+    await asyncio.to_thread(close_executor)
+    assert await run_in_tenant("acme", ChatRoom.objects.count) == 1
+
+
+async def test_executor_starts_again_after_its_end() -> None:
+    assert await run_in_tenant("acme", current_schema) == "acme"
+    await asyncio.to_thread(close_executor)
+    assert await run_in_tenant("globex", current_schema) == "globex"
+
+
+def test_activated_restores_what_was_there(acme: Tenant) -> None:
+    seen = []
+    with activated("acme"):
+        with pytest.raises(LookupError, match="globex"), activated("globex"):
+            raise LookupError(current_schema())
+        seen.append(current_schema())
+        with activated("acme"):
+            seen.append(current_schema())
+            untyped.set_schema_to_public()  # what a careless callee does
+        seen.append(current_schema())
+        with activated("public"):
+            seen.append(search_path())
+        seen.append(search_path())
+    assert seen == ["acme", "acme", "acme", "public", "acme, public"]
+    assert current_schema() == "public"
+
+
+def test_activated_restores_the_tenant_object(acme: Tenant) -> None:
+    from example.customers.models import Customer
+
+    customer = Customer.objects.get(schema_name="acme")
+    untyped.set_tenant(customer, include_public=False)
+    with activated("globex"):
+        assert search_path() == "globex, public"
+    assert untyped.tenant is customer
+    assert search_path() == "acme"
+
+
+def test_activated_after_a_rollback(acme: Tenant) -> None:
+    with pytest.raises(LookupError), transaction.atomic(), activated("acme"):
+        raise_lookup_error()
+    with activated("globex"), transaction.atomic():
+        with pytest.raises(LookupError), transaction.atomic(), activated("acme"):
+            raise_lookup_error()
+        assert search_path() == "globex, public"
