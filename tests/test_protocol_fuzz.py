@@ -1,0 +1,271 @@
+"""Whatever a client sends, its socket answers or closes as documented, and the database holds what was accepted."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import unicodedata
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from django_tenant_messaging import actions, exceptions
+from django_tenant_messaging.models import Message
+from django_tenant_messaging.tenancy import run_in_tenant
+from tests.harness.peer import Peer, scope_for, session_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.harness.peer import Peers
+    from tests.harness.tenants import Tenant
+
+ROOM, CLOSED_ROOM = 1, 2
+LONGEST, LARGEST, MOST_BAD = 60, 2_000, 12
+SECRET = "for-members-only"
+PROFILE = settings(
+    max_examples=300,
+    # The same examples in every run: a red build means a change, not bad luck.
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+def codes_of(base: type[exceptions.MessagingError]) -> set[str]:
+    return {base.code}.union(*(codes_of(kind) for kind in base.__subclasses__()))
+
+
+UNREADABLE = codes_of(exceptions.FrameError) - {exceptions.FrameError.code}
+REFUSALS = UNREADABLE | {kind.code for kind in (exceptions.NotFound, exceptions.Invalid, exceptions.Conflict)}
+
+# What frames are made of
+
+# All of Unicode: lone surrogates, NUL and what isn't assigned.
+CHARACTERS = st.characters(exclude_categories=())
+TEXTS = st.text(CHARACTERS, max_size=8)
+NUMBERS = (
+    st.integers(-2, 5)
+    | st.sampled_from([2**31, 2**63 - 1, 2**63, 2**70, -(2**70), 10**400])
+    | st.floats(allow_nan=True, allow_infinity=True)
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXTS,
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(TEXTS, children, max_size=3),
+    max_leaves=8,
+)
+CONTENTS = (
+    st.text(CHARACTERS, max_size=LONGEST + 5)
+    | st.text(st.sampled_from(" \t\n\u00a0\u2028"), max_size=5)
+    | st.sampled_from(["x" * LONGEST, "x" * (LONGEST + 1), "\U0001d160" * (LONGEST // 3 + 1), "e\u0301" * LONGEST])
+    | st.sampled_from(["@bob", "@" * 30, "`@bob", "a\x00b", "\ud800", "\u200b"])
+).map(lambda text: text + SECRET if len(text) == 3 else text)
+ROOMS = st.sampled_from([ROOM, ROOM, ROOM, CLOSED_ROOM, 3, 0, 2**63])
+CLIENT_IDS = st.uuids().map(str) | st.sampled_from([str(UUID(int=number)) for number in range(5)])
+POSITIONS = st.fixed_dictionaries({"epoch": st.just("x") | TEXTS, "seq": NUMBERS})
+IDS = st.from_regex(r"\A[!-~]{1,64}\Z")
+
+
+def frames(kind: str, **parts: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({"type": st.just(kind), "id": IDS, **parts})
+
+
+FRAMES = st.one_of(
+    frames("send", room=st.just(ROOM), client_id=CLIENT_IDS, content=CONTENTS),
+    frames("send", room=ROOMS, client_id=CLIENT_IDS, content=CONTENTS, reply_to=st.none() | NUMBERS),
+    frames("read", room=ROOMS, seq=NUMBERS),
+    frames("typing", room=ROOMS, is_typing=st.booleans()),
+    frames("history", room=ROOMS, limit=st.integers(1, 50), before=st.none() | NUMBERS),
+    frames("resume", positions=st.dictionaries(st.sampled_from(["1", "2", "0", "x"]), POSITIONS, max_size=2)),
+    frames("ping"),
+)
+
+
+def as_text(value: Any) -> str:
+    """JSON as clients write it. A lone surrogate reaches a server as an escape only: the frame is UTF-8."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isascii() or not re.search("[\ud800-\udfff]", text) else json.dumps(value)
+
+
+@st.composite
+def changed(draw: st.DrawFn) -> dict[str, Any]:
+    """A frame in which a field was replaced, left out or added."""
+    frame = dict(draw(FRAMES))
+    key = draw(st.sampled_from(sorted(frame)) | TEXTS)
+    if draw(st.booleans()):
+        frame[key] = draw(VALUES)
+    else:
+        frame.pop(key, None)
+    return frame
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> str:
+    """The text of a frame with a part cut out, replaced or repeated."""
+    text = as_text(draw(FRAMES))
+    start = draw(st.integers(0, len(text)))
+    end = draw(st.integers(start, min(len(text), start + 12)))
+    return text[:start] + draw(st.text(max_size=3) | st.just(text[start:end] * 2)) + text[end:]
+
+
+NONSENSE = st.one_of(
+    damaged(), VALUES.map(as_text), st.text(max_size=30), st.sampled_from(["[" * 1_000, '{"x":' * 300, "9" * 1_500])
+)
+TEXT_FRAMES = st.one_of(
+    FRAMES.map(as_text), changed().map(as_text), NONSENSE, st.just('{"type":"ping","id":"' + "x" * LARGEST)
+)
+SEQUENCES = st.one_of(
+    st.lists(TEXT_FRAMES, min_size=1, max_size=25),
+    st.lists(FRAMES.map(as_text), min_size=3, max_size=25),
+    st.lists(NONSENSE, min_size=8, max_size=20),
+)
+
+
+@dataclass
+class Talk:
+    """Alice, who sends anything; bob, who listens; and what was accepted so far, by client id."""
+
+    peers: Peers
+    acme: Tenant
+    globex: Tenant
+    cookie: str
+    bob: Peer
+    accepted: dict[UUID, tuple[int, str]] = field(default_factory=dict)
+
+    async def send(self, texts: list[str]) -> tuple[list[dict[str, Any]], int | None]:
+        """Send frames on a new connection; return the replies in order, and the code if it was closed."""
+        alice = await self.peers.open(scope_for(self.acme.host, cookie=self.cookie))
+        end = f"end-{uuid4()}"
+        for text in [*texts, json.dumps({"type": "ping", "id": end})]:
+            alice.send_text(text)
+        await alice.until(
+            lambda: alice.close_code is not None or any(reply["id"] == end for reply in alice.unasked_errors)
+        )
+        await alice.close()
+        self.peers.opened.remove(alice)
+        return [reply for reply in alice.unasked_errors if reply["id"] != end], alice.close_code
+
+    async def all_stored(self) -> dict[UUID, tuple[int, str]]:
+        return await run_in_tenant(self.acme.schema_name, stored)
+
+
+def stored() -> dict[UUID, tuple[int, str]]:
+    rows = Message.objects.order_by("room_id", "seq").values_list("client_id", "room_id", "content")
+    return {client_id: (room_id, content) for client_id, room_id, content in rows}
+
+
+@pytest.fixture
+def small_limits(settings: Any) -> None:
+    settings.TENANT_MESSAGING = {
+        "MAX_CONTENT_LENGTH": LONGEST,
+        "MAX_FRAME_BYTES": LARGEST,
+        "MAX_BAD_FRAMES": MOST_BAD,
+    }
+
+
+@pytest.fixture
+async def talk(small_limits: None, acme: Tenant, globex: Tenant, people: Any, peers: Peers) -> Talk:
+    def furnish() -> str:
+        for tenant in (globex, acme):
+            with tenant.activated():
+                alice, bob, carol = (tenant.users[name] for name in people)
+                actions.create_room(alice, name="open", members=[bob])
+                actions.create_room(bob, name="closed", members=[carol])
+        with acme.activated():
+            return session_of(acme.users["alice"])
+
+    cookie = await run_in_tenant("acme", furnish)
+    return Talk(peers, acme, globex, cookie, await peers.connect(acme, "bob"))
+
+
+def readable_id(text: str) -> str | None:
+    """The id of a frame, read as leniently as anyone could."""
+    value = json.loads(text)
+    found = value.get("id") if isinstance(value, dict) else None
+    return found if isinstance(found, str) and re.fullmatch("[!-~]{1,64}", found) else None
+
+
+def sends(texts: list[str], replies: list[dict[str, Any]]) -> Iterator[tuple[UUID, int, str]]:
+    """What the acknowledged sends said."""
+    for text, reply in zip(texts, replies, strict=False):
+        if reply["type"] == "ok" and "message" in reply:
+            frame = json.loads(text)
+            yield UUID(frame["client_id"]), frame["room"], unicodedata.normalize("NFC", frame["content"])
+
+
+def check(text: str, reply: dict[str, Any]) -> None:
+    """A reply is of the frame it answers, and says `ok` or a documented code."""
+    if reply["type"] == "ok":
+        assert reply["id"] == readable_id(text)
+        return
+    assert set(reply) == {"type", "id", "code", "message", "details"}
+    assert reply["code"] in REFUSALS, reply
+    assert reply["message"]
+    assert SECRET not in json.dumps(reply)
+    if reply["code"] in {"bad_json", "too_deep"}:
+        assert reply["id"] is None
+    else:
+        assert reply["id"] == readable_id(text)
+
+
+@PROFILE
+@given(texts=SEQUENCES)
+async def test_every_frame_is_answered_or_ends_the_connection(
+    texts: list[str], talk: Talk, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    replies, close_code = await talk.send(texts)
+
+    for text, reply in zip(texts, replies, strict=False):
+        check(text, reply)
+    bad = sum(reply.get("code") in UNREADABLE for reply in replies)
+    match close_code:
+        case None:
+            assert len(replies) == len(texts)
+            assert bad < MOST_BAD
+        case 4413:
+            assert any(len(text.encode()) > LARGEST for text in texts)
+        case _:
+            # The close overtakes replies that still wait.
+            assert close_code == 4400
+            assert len(texts) >= MOST_BAD
+    for client_id, room, content in sends(texts, replies):
+        assert talk.accepted.setdefault(client_id, (room, content)) == (room, content)
+
+    held = await talk.all_stored()
+    assert talk.accepted.items() <= held.items()
+    # Of a closed connection the last replies are missing, not the messages.
+    assert close_code is not None or held == talk.accepted
+    talk.accepted = held
+    for room, content in held.values():
+        assert room == ROOM
+        assert 0 < len(content) <= LONGEST
+        assert content.strip()
+        assert not re.search("[\x00\ud800-\udfff]", content)
+    assert await run_in_tenant(talk.globex.schema_name, stored) == {}
+
+    await talk.bob.until(lambda: len(talk.bob.contents()) == len(held))
+    assert talk.bob.contents() == [content for _room, content in held.values()]
+    assert (await talk.bob.ask("ping"))["type"] == "ok"
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert SECRET not in caplog.text
+
+
+@PROFILE
+@given(text=TEXT_FRAMES | st.text(CHARACTERS, max_size=50))
+def test_reading_a_frame_never_raises(text: str, small_limits: None) -> None:
+    from django_tenant_messaging.payloads import parse_frame
+    from django_tenant_messaging.realtime.commands import refusal
+
+    frame_id, frame = parse_frame(text)
+    if isinstance(frame, exceptions.MessagingError):
+        assert frame.code in REFUSALS
+        json.loads(refusal(frame_id, frame).model_dump_json())
+    else:
+        assert frame.id == frame_id == readable_id(text)
