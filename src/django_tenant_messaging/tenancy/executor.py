@@ -60,7 +60,8 @@ class _Threads:
         with self._lock:
             executor, self._executor, kept = self._executor, None, self._kept
         if executor is not None:
-            executor.shutdown(wait=True)
+            # With the database gone, whatever waits would take its connection timeout, one after the other.
+            executor.shutdown(wait=True, cancel_futures=True)
             for connection in kept:
                 # Its thread has ended, so nobody else uses it.
                 connection.inc_thread_sharing()
@@ -71,7 +72,7 @@ _threads = _Threads()
 
 
 def close_executor() -> None:
-    """Finish the running work and end the threads. For tests and a stopping server."""
+    """Finish the running work, drop what waits, and end the threads. For tests and a stopping server."""
     _threads.close()
 
 
