@@ -65,6 +65,8 @@ def play_in_process(job: Job, pipe: Connection) -> None:
         pipe.send(asyncio.run(Player(job, pipe).play()))
     except GaveUpError as error:
         pipe.send(str(error))
+    except BrokenPipeError:
+        pass  # the parent is gone
 
 
 class Player:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import uuid
 from argparse import ArgumentParser, ArgumentTypeError
 from contextlib import ExitStack, contextmanager
@@ -107,7 +109,7 @@ class Command(BaseCommand):
             address = _address(options["url"]) if options["url"] else None
             if address:
                 require_answer(*address)
-            with demo_database():
+            with _sigterm_like_ctrl_c(), demo_database():
                 report = self._play(corpus, address, options)
         except (CorpusError, UnknownTenantError, ServiceError, MessagingError, GaveUpError) as error:
             raise CommandError(str(error), returncode=BAD_CALL) from error
@@ -205,6 +207,19 @@ def _check(stages: Sequence[Stage], scripts: Sequence[Script], records: Sequence
             )
         )
     return report
+
+
+@contextmanager
+def _sigterm_like_ctrl_c() -> Iterator[None]:
+    """End server, players and database in order when the command is told to end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
