@@ -21,10 +21,12 @@ class TenantMessagingConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Connect receivers and event sinks."""
+        """Connect receivers and event sinks, register the system checks."""
         from django.contrib.auth.signals import user_logged_in
+        from django.core.checks import register
         from django.db.models.signals import post_save
 
+        from .checks import check_installation, check_settings
         from .events import connect_sink
         from .models import Message
         from .realtime.publisher import publish
@@ -33,6 +35,8 @@ class TenantMessagingConfig(AppConfig):
         post_save.connect(complete_message, sender=Message, dispatch_uid="tenant_messaging_message")
         connect_sink(publish)
         connect_sink(send_signals)
+        register(check_settings, "tenant_messaging")
+        register(check_installation, "tenant_messaging")
 
 
 def send_signals(events: Sequence[Event]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .context import activated, current_schema, is_public_schema, public_schema
-from .database import TENANT_DATABASE, users_are_shared
+from .database import TENANT_DATABASE, app_is_shared, app_is_tenants, users_are_shared
 from .executor import close_executor, run_in_tenant
 from .hosts import Tenant, handshake_request, origin_allowed, resolve_tenant
 from .names import group_name
@@ -13,6 +13,8 @@ __all__ = [
     "TENANT_DATABASE",
     "Tenant",
     "activated",
+    "app_is_shared",
+    "app_is_tenants",
     "bind_session",
     "close_executor",
     "current_schema",

@@ -1,0 +1,49 @@
+"""Checks of where the app and the host's users are installed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.checks import CheckMessage, Error
+
+from ..conf import host_settings, messaging_settings
+from ..tenancy import app_is_shared, app_is_tenants, users_are_shared
+
+
+def check_installation(**_kwargs: Any) -> list[CheckMessage]:
+    """Report an app that isn't the tenants' (E004) or is shared as well (E005), and shared users without a rule of
+    who belongs to which tenant (E006).
+    """
+    found: list[CheckMessage] = []
+    if not app_is_tenants():
+        found.append(
+            Error(
+                "django_tenant_messaging is not in TENANT_APPS: no tenant would get its tables.",
+                hint='Add "django_tenant_messaging" to TENANT_APPS and run migrate_schemas.',
+                id="tenant_messaging.E004",
+            )
+        )
+    if app_is_shared():
+        found.append(
+            Error(
+                "django_tenant_messaging is in SHARED_APPS: where a tenant's table is missing, the query would be"
+                " answered from the shared schema.",
+                hint='Remove "django_tenant_messaging" from SHARED_APPS and keep it in TENANT_APPS.',
+                id="tenant_messaging.E005",
+            )
+        )
+    if _users_are_without_tenant():
+        found.append(
+            Error(
+                "The user model is in the shared schema and TENANT_MEMBERSHIP isn't set: nobody could use messaging.",
+                hint='Set TENANT_MESSAGING["TENANT_MEMBERSHIP"] to a callable (user, schema_name) -> bool or its path.',
+                id="tenant_messaging.E006",
+            )
+        )
+    return found
+
+
+def _users_are_without_tenant() -> bool:
+    # What is set but wrong is the other check's subject.
+    is_readable = isinstance(host_settings(), dict)
+    return users_are_shared() and is_readable and messaging_settings.TENANT_MEMBERSHIP is None
