@@ -12,6 +12,7 @@ MAX_BIGINT = 2**63 - 1
 FRAME_ID = r"^[!-~]{1,64}$"
 FrameId = Annotated[str, StringConstraints(pattern=FRAME_ID)]
 RowId = Annotated[int, Field(ge=1, le=MAX_BIGINT)]
+RoomId = Annotated[RowId, Field(description="A room that the user is in.")]
 Seq = Annotated[int, Field(ge=0, le=MAX_BIGINT)]
 RoomKey = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,18}$")]
 
@@ -44,7 +45,7 @@ class Send(_ClientFrame):
     """Write a message. The reply comes after the commit."""
 
     type: Literal["send"]
-    room: RowId
+    room: RoomId
     client_id: Annotated[UUID, Field(strict=False)] = Field(
         description="The sender's own id for the message. Repeating a send with it is safe."
     )
@@ -56,15 +57,15 @@ class Read(_ClientFrame):
     """Say how far the user has read a room."""
 
     type: Literal["read"]
-    room: RowId
-    seq: Seq
+    room: RoomId
+    seq: Seq = Field(description="The last `seq` that was read, at most the room's head.")
 
 
 class Typing(_ClientFrame):
     """Say that the user types. Renew it while that lasts."""
 
     type: Literal["typing"]
-    room: RowId
+    room: RoomId
     is_typing: bool
 
 
@@ -72,11 +73,13 @@ class History(_ClientFrame):
     """Read a page of messages: the newest, or those before, after or around a `seq`; at most one of the three."""
 
     type: Literal["history"]
-    room: RowId
-    before: Seq | None = None
-    after: Seq | None = None
-    around: Seq | None = None
-    limit: Annotated[int, Field(ge=1, le=MAX_BIGINT)] = 50
+    room: RoomId
+    before: Seq | None = Field(default=None, description="Messages with a lower `seq`.")
+    after: Seq | None = Field(default=None, description="Messages with a higher `seq`.")
+    around: Seq | None = Field(default=None, description="The message at this `seq` and its neighbours.")
+    limit: Annotated[int, Field(ge=1, le=MAX_BIGINT)] = Field(
+        default=50, description="Most messages of the page, at most `HISTORY_PAGE_LIMIT`."
+    )
 
 
 class Ping(_ClientFrame):

@@ -60,9 +60,9 @@ class RoomPayload(_Payload):
     id: int
     kind: Literal["direct", "group"]
     name: str = Field(description="In a direct conversation the other's username.")
-    epoch: str
-    seq: int
-    read_seq: int
+    epoch: str = Field(description="Identifies the room's history; a position counts within it only.")
+    seq: int = Field(description="The position from which events follow.")
+    read_seq: int = Field(description="How far the user has read.")
 
     @classmethod
     def of(cls, room: RoomPosition) -> RoomPayload:
@@ -77,8 +77,8 @@ class NotificationPayload(_Payload):
 
     id: int
     text: str
-    room: int | None
-    message_id: int | None
+    room: int | None = Field(description="The room of the message.")
+    message_id: int | None = Field(description="The message it is about.")
     created_at: datetime
     is_read: bool
 
@@ -100,9 +100,9 @@ class HelloFrame(_Payload):
 
     type: Literal["hello"] = "hello"
     protocol: str
-    user: UserPayload
+    user: UserPayload = Field(description="Whose socket it is.")
     heartbeat_interval: float = Field(description="Seconds.")
-    max_content_length: int
+    max_content_length: int = Field(description="Characters of the longest message.")
     rooms: list[RoomPayload]
     online: list[UserPayload] = Field(description="Who is online among those who share a room with the user.")
 
@@ -115,19 +115,25 @@ class OkFrame(_Payload):
 
 
 class ErrorFrame(_Payload):
-    """The answer to a frame that was refused. Nothing was changed."""
+    """The answer to a frame that was refused. Nothing was changed; only `unavailable` and `internal` leave that open."""
 
     type: Literal["error"] = "error"
     id: str | None = Field(description="`null` when the frame had none that could be read.")
-    code: str
+    code: str = Field(description="What is wrong; one of the error codes.")
     message: str = Field(description="For people.")
-    details: dict[str, Any]
+    details: dict[str, Any] = Field(
+        description="For programs; `invalid` lists `errors`, each a `field` and a `reason`."
+    )
 
 
 class ResumeStatus(_Payload):
     """What a position was worth."""
 
-    status: Literal["ok", "limited", "reset", "gone"]
+    status: Literal["ok", "limited", "reset", "gone"] = Field(
+        description="`ok`: all that was missed follows. `limited`: too much was missed, the stream starts at `seq`;"
+        " read what lies before it by `history`. `reset`: the position isn't of this history; drop what you hold, read"
+        " it again by `history`. `gone`: the user isn't in the room."
+    )
     seq: int = Field(description="Events follow from here.")
 
 
@@ -168,8 +174,8 @@ class HistoryReply(OkFrame):
     epoch: str
     seq: int = Field(description="The room's head when the page was read.")
     messages: list[MessagePayload]
-    has_before: bool
-    has_after: bool
+    has_before: bool = Field(description="Whether there are older messages.")
+    has_after: bool = Field(description="Whether there are newer ones.")
 
 
 class _TimelineFrame(_Payload):
@@ -224,7 +230,7 @@ class PresenceFrame(_Payload):
     type: Literal["presence"] = "presence"
     user: UserPayload
     is_online: bool
-    last_seen: datetime | None
+    last_seen: datetime | None = Field(description="`null` while online.")
 
 
 class NotificationFrame(_Payload):
@@ -252,7 +258,7 @@ class HeartbeatFrame(_Payload):
     """Sent once in each interval. A head above the client's position that doesn't arrive soon was lost."""
 
     type: Literal["heartbeat"] = "heartbeat"
-    heads: dict[str, int]
+    heads: dict[str, int] = Field(description="By room id the position up to which the server has served the room.")
 
 
 ServerFrame = (
