@@ -10,17 +10,19 @@ from ..conf import messaging_settings
 from ..selectors import mentioned_members
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ..types import UserRef
 
-# What Django allows in a username besides "@" itself: letters and digits of any script, "_", ".", "-", "+".
-MENTION = re.compile(r"(?<![\w.+\-@/])@([\w.+\-]{1,150})(?![\w@])")
-NOT_TEXT = re.compile(
-    r"```.*?(?:```|\Z)"  # a fenced block of code, to the end when it isn't closed
-    r"|(`+)(?!`).+?(?<!`)\1(?!`)"  # code in a line
-    r"|[a-z][a-z0-9+.\-]*://\S+|\bwww\.\S+",  # an address
-    re.DOTALL | re.IGNORECASE,
-)
+# What Django allows in a username besides "@" itself: letters and digits of any script, "_", ".", "-", "+". The
+# possessive "++" never tries a shorter piece, so that hostile texts cost no more than their length.
+MENTION = re.compile(r"(?<![\w.+\-@/])@([\w.+\-]++)(?!@)")
+ADDRESS = re.compile(r"(?<![a-z0-9+.\-])[a-z0-9+.\-]++://\S+|\bwww\.\S+", re.IGNORECASE)
+BACKTICKS = re.compile("`+")
+FENCE = 3
 CLOSING = ".+-_"
+LONGEST_USERNAME = 150
+MOST_SPELLINGS = 4
 
 
 def mention_candidates(content: str) -> list[tuple[str, ...]]:
@@ -31,17 +33,47 @@ def mention_candidates(content: str) -> list[tuple[str, ...]]:
     """
     if "@" not in content:
         return []
+    highest = messaging_settings.MAX_MENTIONS
     found: dict[tuple[str, ...], None] = {}
-    for match in MENTION.finditer(NOT_TEXT.sub(" ", content)):
-        name = unicodedata.normalize("NFKC", match[1])
-        names = [name]
-        while len(name) > 1 and name[-1] in CLOSING:
-            name = name[:-1]
-            names.append(name)
-        found[tuple(names)] = None
-        if len(found) >= messaging_settings.MAX_MENTIONS:
+    for match in MENTION.finditer(ADDRESS.sub(" ", _without_code(content))):
+        if len(found) >= highest:
             break
-    return list(found)[: messaging_settings.MAX_MENTIONS]
+        if len(match[1]) <= LONGEST_USERNAME:
+            found[tuple(_spellings(unicodedata.normalize("NFKC", match[1])))] = None
+    return list(found)
+
+
+def _spellings(name: str) -> Iterator[str]:
+    """Yield a name with ever less of the punctuation at its end, and at last without any."""
+    bare = name.rstrip(CLOSING)
+    for length in range(len(name), max(len(bare), len(name) - MOST_SPELLINGS), -1):
+        yield name[:length]
+    if bare:
+        yield bare
+
+
+def _without_code(text: str) -> str:
+    """Return a text without its code: from backticks to the next as many, where three or more begin a block that
+    reaches to the end when it isn't closed.
+    """
+    runs = [match.span() for match in BACKTICKS.finditer(text)]
+    closing: list[int | None] = [None] * len(runs)
+    latest: dict[int, int] = {}
+    for place in range(len(runs) - 1, -1, -1):
+        kind = min(runs[place][1] - runs[place][0], FENCE)
+        closing[place] = latest.get(kind)
+        latest[kind] = place
+    kept, after, place = [], 0, 0
+    while place < len(runs):
+        start, end = runs[place]
+        closed_by = closing[place]
+        if closed_by is not None:
+            kept.append(text[after:start])
+            after, place = runs[closed_by][1], closed_by
+        elif end - start >= FENCE:
+            return " ".join([*kept, text[after:start]])
+        place += 1
+    return " ".join([*kept, text[after:]])
 
 
 def resolve_mentions(room_id: int, content: str, *, sender_key: Any) -> list[tuple[Any, UserRef]]:

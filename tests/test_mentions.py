@@ -1,0 +1,236 @@
+"""Which `@names` of a text are mentions, and who is told."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from django.test import override_settings
+from hypothesis import given
+from hypothesis import strategies as st
+
+from django_tenant_messaging import actions
+from django_tenant_messaging.actions.mentions import mention_candidates
+from django_tenant_messaging.models import Mention, Notification
+from tests.harness.queries import exactly
+from tests.harness.world import TEAM, made_world
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.harness.world import World
+
+LONGEST = "x" * 150
+NAMES = ("bob_2", "b.o.b", "bob-smith", "bob+home", "2bob", "bob.", "Bob", "josé", "Ольга", "会社", "café-bar", LONGEST)
+
+# A text and the members that it mentions, in order. "bob" and "Bob" are two members.
+TEXTS: dict[str, list[str]] = {
+    "@bob": ["bob"],
+    "hello @bob, how are you?": ["bob"],
+    "(@bob)": ["bob"],
+    '"@bob"': ["bob"],
+    "@bob!": ["bob"],
+    "@bob: look": ["bob"],
+    "@bob's cat": ["bob"],
+    "line\n@bob\nline": ["bob"],
+    "\u00a0@bob\u2028": ["bob"],
+    "¡@bob!": ["bob"],
+    "你好@carol": [],
+    "@bob @carol": ["bob", "carol"],
+    "@carol,@bob": ["carol", "bob"],
+    "@bob @bob and @bob": ["bob"],
+    # Names as Django allows them
+    "@bob_2 @b.o.b @bob-smith @bob+home @2bob": ["bob_2", "b.o.b", "bob-smith", "bob+home", "2bob"],
+    "@josé @Ольга @会社 @café-bar": ["josé", "Ольга", "会社", "café-bar"],
+    "@jose\u0301": ["josé"],
+    f"@{LONGEST}": [LONGEST],
+    f"@{LONGEST}x": [],
+    f"@{LONGEST}.": [],
+    # Punctuation at the end belongs to the name if there is such a name
+    "@bob.": ["bob."],
+    "@bob..": ["bob."],
+    "@bob...": ["bob."],
+    "@carol.": ["carol"],
+    "@carol...": ["carol"],
+    "@carol.........": ["carol"],
+    "@carol-": ["carol"],
+    "@carol--": ["carol"],
+    "@b.o.b.": ["b.o.b"],
+    # Case
+    "@Bob": ["Bob"],
+    "@BOB": [],
+    "@CAROL @Carol": ["carol"],
+    "@JOSÉ @ОЛЬГА": ["josé", "Ольга"],
+    # Not members, not names
+    "@dave": [],
+    "@nobody @carol": ["carol"],
+    "@car": [],
+    "@carolx": [],
+    "@": [],
+    "@@carol": [],
+    "@ carol": [],
+    "@.": [],
+    "@...": [],
+    "@alice": [],
+    "me, @alice, and @carol": ["carol"],
+    # E-mail addresses and the like
+    "carol@carol": [],
+    "mail bob@example.com": [],
+    "mail first.last+tag@carol.example": [],
+    "@carol@example.social": [],
+    "@b.o.b@example.social": [],
+    "@carol.x@example.social": [],
+    # Addresses
+    "https://example.com/@carol": [],
+    "https://example.com/?user=@carol": [],
+    "HTTPS://example.com?@carol @bob": ["bob"],
+    "(see https://example.com/a;@carol)": [],
+    "1http://x?@carol": [],
+    "www.example.com?@carol": [],
+    "example.com/@carol": [],
+    "ftp://@carol": [],
+    "@carol://x": [],
+    # Code
+    "`@carol`": [],
+    "`@carol` @bob": ["bob"],
+    "`code` @carol": ["carol"],
+    "``@carol ` @carol``": [],
+    "`` ` `` @carol": ["carol"],
+    "a ` @carol": ["carol"],
+    "a `` @carol `": ["carol"],
+    "`a\n@carol\nb`": [],
+    "```\n@carol\n```": [],
+    "```\n@carol": [],
+    "```py\n@carol\n```\n@bob": ["bob"],
+    "````\n@carol\n```` @bob": ["bob"],
+    "`a`@carol`b`": ["carol"],
+    "``x```@carol```": [],
+    "`x `` @carol ` @bob": ["bob"],
+}
+
+
+@pytest.fixture(scope="module")
+def world(database_url: str, django_db_blocker: pytest.FixtureRequest) -> Iterator[World]:
+    """A team of many names, of which no test changes anything but messages."""
+    from tests.harness.tenants import Tenant, empty_tenants, leave_tenant
+
+    with django_db_blocker.unblock():  # type: ignore[attr-defined]
+        leave_tenant()
+        acme, globex = Tenant("acme"), Tenant("globex")
+        for tenant in (acme, globex):
+            for name in ("alice", "bob", "carol"):
+                tenant.create_user(name)
+        acme.create_user("dave")
+        members = [acme.create_user(name) for name in NAMES]
+        with made_world(acme, globex) as world:
+            actions.add_members(world.alice, room_id=TEAM, users=[world.carol, *members])
+            yield world
+        leave_tenant()
+        empty_tenants()
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_mentioned_members(world: World, text: str) -> None:
+    message = actions.send_message(world.alice, room_id=TEAM, content=text).message
+    assert [user.username for user in message.mentioned_users] == TEXTS[text]
+    assert message.is_broadcast == (not TEXTS[text])
+    told = Notification.objects.filter(message=message.id).values_list("user__username", "notification_text")
+    assert sorted(told) == sorted((name, "alice mentioned you") for name in TEXTS[text])
+    mentions = Mention.objects.filter(message=message.id).order_by("pk").values_list("user__username", flat=True)
+    assert list(mentions) == TEXTS[text]
+
+
+def test_who_left_is_not_mentioned(world: World) -> None:
+    eve = world.acme.create_user("eve")
+    actions.add_members(world.alice, room_id=TEAM, users=[eve])
+    assert actions.send_message(world.alice, room_id=TEAM, content="@eve").message.mentioned_users
+    actions.leave_room(eve, room_id=TEAM)
+    assert not actions.send_message(world.alice, room_id=TEAM, content="@eve").message.mentioned_users
+
+
+def test_names_of_the_other_tenant_are_not_mentioned(world: World) -> None:
+    frank = world.globex.create_user("frank")
+    with world.globex.activated():
+        actions.add_members(world.globex.users["carol"], room_id=TEAM, users=[frank])
+    assert not actions.send_message(world.alice, room_id=TEAM, content="@frank").message.mentioned_users
+
+
+@pytest.mark.parametrize("highest", [0, 1, 2])
+def test_most_mentions(world: World, highest: int) -> None:
+    with override_settings(TENANT_MESSAGING={"MAX_MENTIONS": highest}):
+        message = actions.send_message(world.alice, room_id=TEAM, content="@carol @carol @bob @josé").message
+    assert [user.username for user in message.mentioned_users] == ["carol", "bob", "josé"][:highest]
+
+
+def test_any_number_of_names_costs_one_query(world: World) -> None:
+    with exactly(2):
+        actions.send_message(world.alice, room_id=TEAM, content=" ".join(f"@nobody{n}..." for n in range(500)))
+    assert len(mention_candidates(" ".join(f"@nobody{n}" for n in range(500)))) == 50
+
+
+@given(st.text())
+def test_any_text(text: str) -> None:
+    mention_candidates(text)
+
+
+PIECES = ["@", "bob", "@bob", "`", "``", "```", "://", "http://", "www.", ".", " ", "\n", "+", "é", "@bob@"]
+
+
+@given(st.lists(st.sampled_from(PIECES)))
+def test_names_come_from_the_text(pieces: list[str]) -> None:
+    text = "".join(pieces)
+    for names in mention_candidates(text):
+        assert names
+        assert all(0 < len(name) <= 150 for name in names)
+        assert "@" + names[0] in text
+        assert len(names) <= 6
+
+
+HOSTILE = [
+    "`",
+    "` ",
+    "`` ",
+    "`` ` ",
+    "``x```y```",
+    "```",
+    "``` ` ",
+    "a",
+    "a+",
+    "a.",
+    "a-",
+    "@",
+    "@a",
+    "@a.",
+    "@" + "." * 149 + " ",
+    "@" + "a" * 151 + "@",
+    "://",
+    "a://",
+    "www.",
+    "w",
+    "\u0301",
+    "\ufdfa",
+]
+
+
+@pytest.mark.parametrize("piece", HOSTILE, ids=ascii)
+@pytest.mark.parametrize("opening", ["", "@", "`", "``", "https://", "@a"])
+def test_hostile_text_costs_no_more_than_its_length(piece: str, opening: str) -> None:
+    def seconds(length: int) -> float:
+        text = (opening + piece * (length // len(piece)))[:length] + " @bob"
+        tries = []
+        for _ in range(3):
+            start = time.perf_counter()
+            mention_candidates(text)
+            tries.append(time.perf_counter() - start)
+        return min(tries)
+
+    # Four times the text costs four times as much, sixteen times if every place were compared with every other.
+    assert seconds(40_000) < 10 * seconds(10_000) + 0.02
+
+
+def test_hostile_run_of_backticks_costs_no_more_than_its_length() -> None:
+    start = time.perf_counter()
+    for text in ("`" * 50_000 + "a" * 50_000, " ".join("`" * length for length in range(1, 400)), "a" * 100_000 + "@b"):
+        mention_candidates(text + "@")
+    assert time.perf_counter() - start < 1
