@@ -8,6 +8,7 @@ import json
 import re
 from itertools import pairwise
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from frame_examples import EXAMPLES
@@ -228,12 +229,14 @@ def paragraphs(parts: Iterable[str]) -> str:
 
 
 def write_pages(_app: Sphinx) -> None:
-    """Write the pages that changed."""
+    """Write the pages that changed, each at once: another build may be reading."""
     FOLDER.mkdir(exist_ok=True)
     for name, page in PAGES.items():
         file, text = FOLDER / name, page()
         if not file.exists() or file.read_text(encoding="utf-8") != text:
-            file.write_text(text, encoding="utf-8")
+            with NamedTemporaryFile("w", dir=FOLDER, encoding="utf-8", delete=False) as fresh:
+                fresh.write(text)
+            Path(fresh.name).replace(file)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
