@@ -32,13 +32,20 @@ class ChatRoomManager(models.Manager["ChatRoom"]):
             raise Invalid.field("other", "a direct conversation needs two different users")
         key = ":".join(sorted((str(one.pk), str(other.pk))))
         with transaction.atomic(using=TENANT_DATABASE):
-            # A concurrent maker waits at the unique key until the first has committed the room with its members.
-            room, created = self.get_or_create(
-                direct_key=key, defaults={"kind": ChatRoom.Kind.DIRECT, "created_by_id": one.pk}
-            )
+            room, created = self._direct_of_key(key, one)
+            if not created and room.size < 2:
+                # One of the two was deleted and somebody else has got the same key: the thread stays with who is left.
+                self.filter(pk=room.pk, direct_key=key).update(direct_key=f"{key}:{room.epoch.hex}")
+                room, created = self._direct_of_key(key, one)
             if created:
                 room.furnish({one: "member", other: "member"})
         return room, created
+
+    def _direct_of_key(self, key: str, maker: AbstractBaseUser) -> tuple[Any, bool]:
+        # A concurrent maker waits at the unique key until the first has committed the room with its members.
+        return self.annotate(size=models.Count("memberships")).get_or_create(
+            direct_key=key, defaults={"kind": ChatRoom.Kind.DIRECT, "created_by_id": maker.pk}
+        )
 
 
 class ChatRoom(models.Model):
