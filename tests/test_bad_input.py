@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from django.contrib.sessions.models import Session
 from django.http import HttpRequest
 from django.test import override_settings
 from django.utils import timezone
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus
 
 from django_tenant_messaging import actions
 from django_tenant_messaging.conf import messaging_settings
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
     from tests.harness.peer import Peer, Peers
+    from tests.harness.server import Server
     from tests.harness.tenants import Tenant
 
 STORED = (ChatRoom, RoomCounter, Membership, Message, Mention, Notification)
@@ -648,3 +652,47 @@ async def test_no_other_path_is_accepted(path: str, world: World, peers: Peers) 
     scope = scope_for(world.acme.host, cookie=await run_in_tenant("acme", logged_in, world), path=path)
     peer = await peers.open(scope)
     assert (peer.close_code, peer.subprotocol, peer.events) == (4404, None, [])
+
+
+# The same through a real server
+
+
+async def test_close_codes_reach_clients_through_a_server(world: World, server: Server) -> None:
+    cookie = await asyncio.to_thread(server.login, world.acme, "alice")
+
+    def open_socket(path: str = "", **headers: str) -> connect:
+        known = {"Origin": server.origin(world.acme), "Cookie": cookie, **headers}
+        return connect(
+            server.websocket(world.acme) + path,
+            host="127.0.0.1",
+            port=server.port,
+            additional_headers=known,
+            proxy=None,
+        )
+
+    async def end(socket: ClientConnection) -> int | None:
+        async with asyncio.timeout(10):
+            await socket.wait_closed()
+        return socket.close_code
+
+    async with open_socket() as witness:
+        for code, frame in ((4413, b"{}"), (4413, "x" * 200_000), (1009, "x" * 300_000)):
+            async with open_socket() as socket:
+                await socket.recv()
+                await socket.send(frame)
+                assert await end(socket) == code
+        for code, headers in (
+            (4401, {"Cookie": ""}),
+            (4401, {"Cookie": 'sessionid="\\000\\000\\000\\000\\000\\000\\000\\000"'}),
+            (4403, {"Origin": server.origin(world.globex)}),
+        ):
+            async with open_socket(**headers) as socket:
+                assert await end(socket) == code
+        with pytest.raises(InvalidStatus) as refused:
+            await open_socket("elsewhere/")
+        assert refused.value.response.status_code == 403
+
+        assert json.loads(await witness.recv())["type"] == "hello"
+        await witness.send('{"type":"ping","id":"1"}')
+        assert json.loads(await witness.recv()) == {"type": "ok", "id": "1"}
+    assert "Traceback" not in server.log.read_text()
