@@ -14,6 +14,7 @@ import pytest
 from django.contrib.auth import get_user, get_user_model
 from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.models import Session
+from django.db import connection
 from django.http import HttpRequest
 from django.test import override_settings
 from django.utils import timezone
@@ -652,6 +653,27 @@ async def test_no_other_path_is_accepted(path: str, world: World, peers: Peers) 
     scope = scope_for(world.acme.host, cookie=await run_in_tenant("acme", logged_in, world), path=path)
     peer = await peers.open(scope)
     assert (peer.close_code, peer.subprotocol, peer.events) == (4404, None, [])
+
+
+@pytest.mark.parametrize("missing", ["django_session", "django_tenant_messaging_membership"])
+async def test_a_tenant_whose_tables_are_not_there_is_unavailable(
+    missing: str, world: World, peers: Peers, caplog: pytest.LogCaptureFixture
+) -> None:
+    def rename(old: str, new: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"ALTER TABLE {old} RENAME TO {new}")
+
+    stranger = await peers.connect(world.globex, "alice")
+    cookie = await run_in_tenant("acme", logged_in, world)
+    await run_in_tenant("acme", rename, missing, "put_aside")
+    try:
+        peer = await peers.open(scope_for(world.acme.host, cookie=cookie))
+    finally:
+        await run_in_tenant("acme", rename, "put_aside", missing)
+    assert (peer.close_code, peer.events) == (4503, [])
+    assert any(missing in str(record.exc_info) for record in caplog.records)
+    assert (await stranger.post(FOREIGN, "undisturbed"))["type"] == "ok"
+    assert (await peers.connect(world.acme, "alice")).close_code is None
 
 
 # The same through a real server

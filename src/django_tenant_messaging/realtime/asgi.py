@@ -96,6 +96,10 @@ class MessagingWebSocket:
             return await run_in_tenant(public_schema(), admit, scope), protocol
         except Unavailable:
             return CloseCode.UNAVAILABLE, protocol
+        except Exception:
+            # Such as a tenant whose tables aren't there.
+            logger.exception("A handshake failed.")
+            return CloseCode.UNAVAILABLE, protocol
 
     async def _welcome(self, hub: Hub, socket: Socket) -> bool:
         try:
@@ -103,6 +107,9 @@ class MessagingWebSocket:
             online = await run_in_tenant(socket.schema_name, online_contacts, socket.user)
         except MessagingError as error:
             logger.warning("[%s] A socket couldn't be served: %s", socket.schema_name, error)
+            return False
+        except Exception:
+            logger.exception("[%s] A socket couldn't be served.", socket.schema_name)
             return False
         await socket.reply(
             HelloFrame(

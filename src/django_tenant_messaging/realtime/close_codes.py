@@ -25,7 +25,7 @@ class CloseCode(IntEnum):
     FRAME_TOO_LARGE = 4413
     """A frame was larger than ``MAX_FRAME_BYTES``, or wasn't text."""
     UNAVAILABLE = 4503
-    """The database couldn't be reached."""
+    """The database couldn't be reached, or the tenant's tables aren't ready."""
 
     @property
     def may_retry(self) -> bool:
