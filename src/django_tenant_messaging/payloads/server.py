@@ -115,7 +115,7 @@ class OkFrame(_Payload):
 
 
 class ErrorFrame(_Payload):
-    """The answer to a frame that was refused. Nothing was changed; only `unavailable` and `internal` leave that open."""
+    """The answer to a refused frame. Nothing was changed; only `unavailable` and `internal` leave that open."""
 
     type: Literal["error"] = "error"
     id: str | None = Field(description="`null` when the frame had none that could be read.")
