@@ -85,6 +85,18 @@ def test_every_setting_is_documented(built: Path) -> None:
         assert f"Default: {setting.default!r}. Expected: {setting.rule.expected}." in settings.text
 
 
+def test_every_system_check_is_documented() -> None:
+    package = Path(conf.__file__).parent
+    ids = {
+        found
+        for file in package.rglob("*.py")
+        for found in re.findall(r'id="(tenant_messaging\.\w+)"', file.read_text())
+    }
+    table = (DOCS / "settings.md").read_text()
+    assert ids
+    assert set(re.findall(r"tenant_messaging\.\w+", table)) == ids
+
+
 def test_every_error_and_close_code_is_documented(built: Path) -> None:
     errors = page(built, "errors").text.split()
     kinds = [kind for kind in vars(exceptions).values() if isinstance(kind, type)]
