@@ -255,15 +255,21 @@ def test_changing_members_costs_the_same_for_any_number(world: World) -> None:
 # At the same time
 
 
-def test_same_user_added_twice_at_once(world: World, changes: list[Any]) -> None:
-    def add() -> None:
-        with world.acme.activated():
-            actions.add_members(world.alice, room_id=TEAM, users=[world.carol])
+def test_same_user_added_by_eight_at_once(world: World, changes: list[Any]) -> None:
+    crowd = [world.acme.create_user(f"user{number}") for number in range(8)]
+    actions.add_members(world.alice, room_id=TEAM, users=crowd)
+    for turn in range(5):
+        newcomer = world.acme.create_user(f"newcomer{turn}")
 
-    together(*[add] * 8)
-    assert Membership.objects.filter(room_id=TEAM, user=world.carol).count() == 1
-    assert RoomCounter.objects.get(room_id=TEAM).last_seq == 1
-    assert changes == [("acme", TEAM, ["carol"], [])]
+        def add(actor: User, newcomer: User = newcomer) -> None:
+            with world.acme.activated():
+                actions.add_members(actor, room_id=TEAM, users=[newcomer])
+
+        changes.clear()
+        together(*(lambda actor=actor: add(actor) for actor in crowd))
+        assert Membership.objects.filter(room_id=TEAM, user=newcomer).count() == 1
+        assert RoomCounter.objects.get(room_id=TEAM).last_seq == turn + 2
+        assert changes == [("acme", TEAM, [newcomer.username], [])]
 
 
 def test_members_come_and_go_without_deadlock(world: World) -> None:
