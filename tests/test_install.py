@@ -93,5 +93,6 @@ def test_readme_installs_into_a_living_host(host: Host) -> None:
     assert shown["globex"]["messages"] == []
     assert shown["globex"]["notified"] == []
     assert shown["globex"]["ben"] == {**ben, "shown": False}
+    assert shown["acme"]["after deletion"] == [["for Ben alone", None]]
     for company in ("acme", "globex"):
         assert shown[company]["stranger"]["status"] != 200

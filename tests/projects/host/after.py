@@ -14,6 +14,7 @@ from django.db import connection  # noqa: E402
 from django.test import Client  # noqa: E402
 
 from django_tenant_messaging.models import Message  # noqa: E402
+from django_tenant_messaging.tenancy import users_are_shared  # noqa: E402
 
 connection.set_schema("acme")
 users = get_user_model().objects
@@ -46,4 +47,10 @@ for schema_name in ("acme", "globex"):
     connection.set_schema_to_public()
     shown[schema_name]["ben"] = page(schema_name, "ben@example.com")
     shown[schema_name]["stranger"] = page(schema_name, "stranger@example.com")
+
+# Where users are shared they are deleted in the shared schema, which has no messages.
+connection.set_schema("public" if users_are_shared() else "acme")
+users.get(pk=ann.pk).delete()
+connection.set_schema("acme")
+shown["acme"]["after deletion"] = list(Message.objects.values_list("content", "sender"))
 print(json.dumps({"application": type(application).__name__, **shown}))
