@@ -88,13 +88,14 @@ def database_url(run: Run, worker_id: str, django_db_blocker: Any) -> Iterator[s
 @pytest.fixture
 def tenants(database_url: str, django_db_blocker: Any) -> Iterator[tuple[Tenant, Tenant]]:
     """Both tenants with empty tables. Whatever the test commits in them is gone after it."""
-    from tests.harness.tenants import Tenant, empty_tenants, leave_tenant
+    from tests.harness.tenants import Tenant, empty_tenants, forbid_kept_connections, leave_tenant
 
     with django_db_blocker.unblock():
         leave_tenant()
         yield Tenant("acme"), Tenant("globex")
         leave_tenant()
         empty_tenants()
+        forbid_kept_connections()
 
 
 @pytest.fixture

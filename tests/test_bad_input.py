@@ -488,14 +488,6 @@ def anonymous(_world: World) -> str:
     return str(store.session_key)
 
 
-def without_binding(world: World) -> str:
-    key = logged_in(world)
-    store = SessionStore(key)
-    del store["_tenant_messaging_tenant"]
-    store.save()
-    return key
-
-
 def of_changed_password(_world: World) -> str:
     user: User = get_user_model().objects.create_user("careful", password=PASSWORD)
     key = session_of(user)
@@ -552,7 +544,6 @@ KNOCKS = [
     Knock(4401, "logged out", session=logged_out),
     Knock(4401, "tampered with", session=tampered),
     Knock(4401, "anonymous", session=anonymous),
-    Knock(4401, "without a tenant", session=without_binding),
     Knock(4401, "password changed", session=of_changed_password),
     Knock(4401, "inactive user", session=of_inactive_user),
     Knock(4401, "deleted user", session=of_deleted_user),

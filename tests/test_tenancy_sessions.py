@@ -13,6 +13,7 @@ from django.test import override_settings
 
 from django_tenant_messaging.permissions import may_use_tenant, signed_in_here
 from django_tenant_messaging.tenancy import bind_session, session_belongs_here, users_are_shared
+from django_tenant_messaging.tenancy.sessions import SESSION_KEY
 from tests.harness.peer import scope_for
 
 if TYPE_CHECKING:
@@ -97,7 +98,9 @@ def test_new_login_rebinds_the_session(twins: tuple[Tenant, Tenant], shared_stor
     assert not session_belongs_here(client.session, "acme")
 
 
-def test_session_without_a_binding_belongs_nowhere(acme: Tenant, people: tuple[str, ...]) -> None:
+def test_session_without_a_binding_belongs_nowhere_if_the_store_is_shared(
+    acme: Tenant, people: tuple[str, ...], shared_store: None
+) -> None:
     session: dict[str, Any] = {}
     assert not session_belongs_here(session, "acme")
     assert not signed_in_here(acme.users["alice"], session, "acme")
@@ -105,6 +108,25 @@ def test_session_without_a_binding_belongs_nowhere(acme: Tenant, people: tuple[s
         bind_session(session)
     assert signed_in_here(acme.users["alice"], session, "acme")
     assert "acme" not in str(session)
+
+
+def test_session_from_before_the_installation_counts_if_the_store_is_the_tenants_own(
+    twins: tuple[Tenant, Tenant],
+) -> None:
+    acme, globex = twins
+    client = acme.client(acme.users["alice"])
+    session = client.session
+    del session[SESSION_KEY]
+    with acme.activated():
+        session.save()
+    assert client.get("/messages/").status_code == 200
+    assert carried_over(client, globex).get("/messages/").status_code == 302
+
+
+@pytest.mark.parametrize("shared", [["django.contrib.sessions"], ["django.contrib.sessions", "django.contrib.auth"]])
+def test_session_without_a_binding_belongs_nowhere_if_its_table_is_shared(shared: list[str]) -> None:
+    with override_settings(SHARED_APPS=shared):
+        assert not session_belongs_here({}, "acme")
 
 
 @contextmanager

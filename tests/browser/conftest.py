@@ -3,17 +3,18 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 import pytest_asyncio
+from django.db import connections
 from playwright.async_api import async_playwright, expect
 
 from django_tenant_messaging import actions
 from tests.harness.tenants import PASSWORD
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from playwright.async_api import Browser, ConsoleMessage, Page
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tests.harness.server import Server
     from tests.harness.tenants import Tenant
 
+T = TypeVar("T")
 CHROMIUM_ARGUMENTS = [
     "--headless=new",
     "--no-sandbox",
@@ -106,3 +108,15 @@ def rooms(tenants: tuple[Tenant, Tenant], people: tuple[str, ...]) -> dict[str, 
         with tenant.activated():
             made[tenant.schema_name] = actions.create_room(alice, name=f"{tenant.schema_name} general", members=others)
     return made
+
+
+async def in_thread(call: Callable[..., T], *args: Any) -> T:
+    """Run database work beside the event loop, and give its connection back."""
+
+    def run() -> T:
+        try:
+            return call(*args)
+        finally:
+            connections.close_all()
+
+    return await asyncio.to_thread(run)

@@ -11,7 +11,7 @@ from playwright.async_api import expect
 
 from django_tenant_messaging import actions
 from django_tenant_messaging.models import Message
-from tests.browser.conftest import connected, outage
+from tests.browser.conftest import connected, in_thread, outage
 
 if TYPE_CHECKING:
     from playwright.async_api import Locator, Page, Route
@@ -90,11 +90,11 @@ async def test_the_connection_is_lost_and_recovered(visitors: Visitors, acme: Te
         await expect(message(page, "during the outage")).to_have_count(1)
         await expect(message(page, "during the outage").locator(".state")).to_be_hidden()
         await expect(page.locator("#connection")).to_be_hidden()
-    assert await asyncio.to_thread(stored, acme) == ["before", "during the outage"]
+    assert await in_thread(stored, acme) == ["before", "during the outage"]
 
 
 async def test_nothing_falls_between_the_page_and_its_stream(visitors: Visitors, acme: Tenant) -> None:
-    await asyncio.to_thread(say, acme, "in the page")
+    await in_thread(say, acme, "in the page")
     bob = await visitors.open(acme, "bob")
     asked, may_load = asyncio.Event(), asyncio.Event()
 
@@ -106,10 +106,10 @@ async def test_nothing_falls_between_the_page_and_its_stream(visitors: Visitors,
     await bob.route("**/room.js", hold)
     await bob.goto(visitors.url(acme, PATH), wait_until="commit")
     await asked.wait()
-    await asyncio.to_thread(say, acme, "after the page")
+    await in_thread(say, acme, "after the page")
     may_load.set()
     await connected(bob)
-    await asyncio.to_thread(say, acme, "in the stream")
+    await in_thread(say, acme, "in the stream")
     await expect(message(bob, "in the stream")).to_be_visible()
     shown = await bob.locator("#messages .content").all_inner_texts()
     assert shown == ["in the page", "after the page", "in the stream"]
@@ -124,7 +124,7 @@ async def test_what_is_unsent_survives_a_reload(visitors: Visitors, acme: Tenant
     await alice.context.set_offline(offline=False)
     await alice.reload()
     await expect(message(alice, "kept").locator(".broadcast")).to_be_visible()
-    assert await asyncio.to_thread(stored, acme) == ["kept"]
+    assert await in_thread(stored, acme) == ["kept"]
 
 
 async def test_the_other_tenant_sees_nothing(visitors: Visitors, acme: Tenant, globex: Tenant) -> None:
@@ -136,7 +136,7 @@ async def test_the_other_tenant_sees_nothing(visitors: Visitors, acme: Tenant, g
     await alice.press("#id_content", "Enter")
     await expect(message(bob, "a secret for @bob")).to_be_visible()
     # What comes after it proves that nothing came before.
-    await asyncio.to_thread(say, globex, "of globex")
+    await in_thread(say, globex, "of globex")
     await expect(message(stranger, "of globex")).to_be_visible()
     await expect(listing.locator(".conversation .preview")).to_contain_text("of globex")
     for page in (stranger, listing):
@@ -223,7 +223,7 @@ async def test_older_messages_are_loaded_and_new_ones_do_not_jump(visitors: Visi
         for number in range(120):
             say(acme, f"message {number}")
 
-    await asyncio.to_thread(talk)
+    await in_thread(talk)
     bob = await visitors.open(acme, "bob", PATH)
     await expect(bob.locator("#messages .message")).to_have_count(50)
     await expect(message(bob, "message 119")).to_be_in_viewport()
@@ -231,7 +231,7 @@ async def test_older_messages_are_loaded_and_new_ones_do_not_jump(visitors: Visi
     await expect(bob.locator("#messages .message")).to_have_count(100)
     # What was at the top of the list still is in view.
     await expect(message(bob, "message 70")).to_be_in_viewport()
-    await asyncio.to_thread(say, acme, "the newest")
+    await in_thread(say, acme, "the newest")
     await expect(bob.get_by_role("button", name="New messages")).to_be_visible()
     await expect(message(bob, "message 70")).to_be_in_viewport()
     await bob.get_by_role("button", name="New messages").click()
@@ -271,7 +271,7 @@ async def test_who_is_removed_is_told(visitors: Visitors, acme: Tenant) -> None:
         with acme.activated():
             actions.remove_member(acme.users["alice"], room_id=1, user=acme.users["carol"])
 
-    await asyncio.to_thread(remove)
+    await in_thread(remove)
     await expect(carol.locator("#composer-notice")).to_have_text("You are no longer a member of this room.")
     await expect(carol.locator("#id_content")).to_be_disabled()
 
@@ -304,7 +304,7 @@ async def test_the_pages_fit_a_phone(visitors: Visitors, acme: Tenant) -> None:
 
 
 async def test_the_pages_work_by_keyboard_alone(visitors: Visitors, acme: Tenant) -> None:
-    await asyncio.to_thread(say, acme, "Hello")
+    await in_thread(say, acme, "Hello")
     bob = await visitors.open(acme, "bob", PATH)
     await bob.keyboard.press("Tab")
     await expect(bob.locator(".skip-link")).to_be_focused()
@@ -316,3 +316,14 @@ async def test_the_pages_work_by_keyboard_alone(visitors: Visitors, acme: Tenant
     await expect(bob.locator("#answering")).to_be_hidden()
     await bob.keyboard.press("Enter")
     await expect(message(bob, "by keyboard")).to_be_visible()
+
+
+async def test_a_page_of_another_protocol_sees_why_it_is_refused(visitors: Visitors, acme: Tenant) -> None:
+    alice = await visitors.open(acme, "alice", PATH)
+    code = await alice.evaluate(
+        """() => new Promise((resolve) => {
+            const socket = new WebSocket(`ws://${location.host}/ws/messages/`, ["tenant-messaging.v0"]);
+            socket.onclose = (event) => resolve(event.code);
+        })"""
+    )
+    assert code == 4406

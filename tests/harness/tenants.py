@@ -86,3 +86,13 @@ def empty_tenants() -> None:
         (tables,) = cursor.fetchone()
         cursor.execute(f"TRUNCATE {tables} RESTART IDENTITY")
         cursor.execute("RESET lock_timeout")
+
+
+def forbid_kept_connections() -> None:
+    """Fail when threads of a test keep connections of the pool, which later tests would wait for in vain."""
+    connection.close()
+    untyped: Any = connection
+    statistics = untyped.pool.get_stats()
+    kept = statistics["pool_size"] - statistics["pool_available"]
+    # The thread that `sync_to_async` shares among all tests keeps the one it used last.
+    assert kept <= 1, f"the test's threads keep {kept} database connections"

@@ -29,15 +29,12 @@ def mention_candidates(content: str) -> list[tuple[str, ...]]:
     """Return for each mention in a text the usernames it may mean, the likeliest first.
 
     A sentence's full stop may belong to the name or not: ``@bob.`` means ``bob.`` if there is one, else ``bob``.
-    Nothing is a mention in code, web addresses and e-mail addresses. At most ``MAX_MENTIONS`` are returned.
+    Nothing is a mention in code, web addresses and e-mail addresses.
     """
     if "@" not in content:
         return []
-    highest = messaging_settings.MAX_MENTIONS
     found: dict[tuple[str, ...], None] = {}
     for match in MENTION.finditer(ADDRESS.sub(" ", _without_code(content))):
-        if len(found) >= highest:
-            break
         if len(match[1]) <= LONGEST_USERNAME:
             found[tuple(_spellings(unicodedata.normalize("NFKC", match[1])))] = None
     return list(found)
@@ -79,6 +76,7 @@ def _without_code(text: str) -> str:
 def resolve_mentions(room_id: int, content: str, *, sender_key: Any) -> list[tuple[Any, UserRef]]:
     """Return the room's members that a text mentions, in order and once each, the sender excepted.
 
+    The first ``MAX_MENTIONS`` count; names of nobody in the room don't.
     One query, none for a text without mentions. Names match in any case; the exact spelling goes first.
     """
     candidates = mention_candidates(content)
@@ -90,7 +88,7 @@ def resolve_mentions(room_id: int, content: str, *, sender_key: Any) -> list[tup
         member = next(filter(None, (_pick(name, members) for name in names)), None)
         if member is not None and member[0] != sender_key:
             found.setdefault(*member)
-    return list(found.items())
+    return list(found.items())[: messaging_settings.MAX_MENTIONS]
 
 
 def _pick(name: str, members: list[tuple[Any, UserRef]]) -> tuple[Any, UserRef] | None:

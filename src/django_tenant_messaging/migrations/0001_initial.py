@@ -63,7 +63,7 @@ class Migration(migrations.Migration):
                 ("epoch", models.UUIDField(default=uuid.uuid4, editable=False)),
                 (
                     "direct_key",
-                    models.CharField(blank=True, editable=False, max_length=180, null=True, unique=True),
+                    models.CharField(blank=True, editable=False, max_length=600, null=True, unique=True),
                 ),
                 (
                     "created_by",

@@ -61,7 +61,7 @@ class ChatRoom(models.Model):
     created_at = models.DateTimeField(_("created at"), auto_now_add=True)
     epoch = models.UUIDField(default=uuid.uuid4, editable=False)
     """Identifies this history. Positions of another epoch are refused when a client resumes."""
-    direct_key = models.CharField(max_length=180, unique=True, null=True, blank=True, editable=False)
+    direct_key = models.CharField(max_length=600, unique=True, null=True, blank=True, editable=False)
     members: models.ManyToManyField[Any, Any] = models.ManyToManyField(
         settings.AUTH_USER_MODEL,
         through="Membership",

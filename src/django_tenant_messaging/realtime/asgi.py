@@ -91,7 +91,8 @@ class MessagingWebSocket:
         """
         protocol = choose_protocol(scope.get("subprotocols", ()))
         if isinstance(protocol, CloseCode):
-            return protocol, None
+            # A page sees the code only if one of the protocols that it offered is accepted first.
+            return protocol, scope["subprotocols"][0]
         try:
             return await run_in_tenant(public_schema(), admit, scope), protocol
         except Unavailable:

@@ -3,9 +3,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import OuterRef, QuerySet, Subquery
+from django.utils.translation import gettext
 
 from ..exceptions import NotFound
-from ..models import Membership
+from ..models import ChatRoom, Membership
 from ..models.memberships import ACTIVE
 from ..types import RoomPosition, UserRef
 from .users import username_field
@@ -50,7 +51,10 @@ def position_of(membership: Membership) -> RoomPosition:
     """Return a membership read by :func:`memberships_of` as a value."""
     room = membership.room
     other = other_of(membership)
-    name = room.name if other is None else other.username
+    if room.kind == ChatRoom.Kind.GROUP:
+        name = room.name
+    else:
+        name = gettext("deleted user") if other is None else other.username
     return RoomPosition(
         room_id=room.pk,
         kind="direct" if room.kind == "direct" else "group",

@@ -16,6 +16,7 @@ from django_tenants.utils import (
 if TYPE_CHECKING:
     from django.apps import AppConfig
 
+SESSIONS = "django.contrib.sessions"
 TENANT_DATABASE = get_tenant_database_alias()
 """Alias of the database that holds the tenants' schemas."""
 
@@ -25,6 +26,13 @@ def users_are_shared() -> bool:
     from django.contrib.auth import get_user_model
 
     return not _is_among(get_user_model()._meta.app_config, _tenant_apps())
+
+
+def sessions_are_per_tenant() -> bool:
+    """Say whether each tenant's sessions are rows in its own schema, and nowhere else."""
+    if settings.SESSION_ENGINE != "django.contrib.sessions.backends.db" or not apps.is_installed(SESSIONS):
+        return False
+    return SESSIONS in _tenant_apps() - _shared_apps()
 
 
 def app_is_tenants() -> bool:

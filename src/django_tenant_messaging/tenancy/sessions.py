@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .context import current_schema
+from .database import sessions_are_per_tenant
 from .names import tenant_hash
 
 if TYPE_CHECKING:
@@ -23,5 +24,12 @@ def bind_session(session: MutableMapping[str, Any]) -> None:
 
 
 def session_belongs_here(session: Mapping[str, Any], schema_name: str) -> bool:
-    """Say whether the session's login happened in this tenant. A session without a binding belongs nowhere."""
-    return bool(session.get(SESSION_KEY) == tenant_hash(schema_name))
+    """Say whether the session's login happened in this tenant.
+
+    A session without a binding, from before the app was installed, belongs here only if sessions are rows in the
+    tenant's own schema: then it can't have been found anywhere else.
+    """
+    binding = session.get(SESSION_KEY)
+    if binding is None:
+        return sessions_are_per_tenant()
+    return bool(binding == tenant_hash(schema_name))
