@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..conf import messaging_settings
@@ -138,8 +137,12 @@ class MessagingWebSocket:
         finally:
             for task in (reader, writer, stuck):
                 task.cancel()
-            # A vanished client raises the server's own class out of `send`; there is nobody to tell.
-            await asyncio.gather(reader, writer, stuck, return_exceptions=True)
+            read, written, _ = await asyncio.gather(reader, writer, stuck, return_exceptions=True)
+            if isinstance(read, Exception):
+                logger.error("[%s] Reading from a socket failed.", socket.schema_name, exc_info=read)
+            if isinstance(written, Exception):
+                # A client that vanished raises the server's own class out of `send`; there is nobody to tell.
+                logger.debug("[%s] Writing to a socket ended: %r", socket.schema_name, written)
 
     async def _read(self, socket: Socket, receive: Receive) -> None:
         bad_frames = 0
@@ -174,9 +177,11 @@ async def _lifespan(receive: Receive, send: AsgiSend) -> None:
             await send({"type": "lifespan.startup.complete"})
         else:
             hub = running_hub()
-            if hub is not None:
-                with suppress(Exception):
+            try:
+                if hub is not None:
                     await hub.stop()
+            except Exception:
+                logger.exception("The hub couldn't be stopped in order.")
             await asyncio.to_thread(close_executor)
             await send({"type": "lifespan.shutdown.complete"})
             return
