@@ -159,7 +159,7 @@ class MessageAdmin(LookOnlyAdmin):
         "timestamp",
         "is_read",
         "reply_to",
-        "mentioned_users",
+        "mentioned",
         "client_id",
     )
 
@@ -167,6 +167,11 @@ class MessageAdmin(LookOnlyAdmin):
     def preview(self, message: Message) -> str:
         """The beginning of the text, in one line."""
         return Truncator(" ".join(message.content.split())).chars(PREVIEW_CHARACTERS)
+
+    @admin.display(description=_("mentioned users"))
+    def mentioned(self, message: Message) -> str:
+        """Who is mentioned."""
+        return ", ".join(user.get_username() for user in message.mentioned_users.all())
 
 
 @admin.register(Notification)
