@@ -132,6 +132,14 @@ class MessagingSettings:
     """Seconds that a single write to a socket may take before the socket is closed with 4408."""
     DATABASE_THREADS = Setting(8, at_least(1))
     """Threads, each with one database connection at most, that a process uses for WebSocket work."""
+    MIGRATION_CHECK_TTL = Setting(60.0, seconds(0))
+    """Seconds for which a process believes that a schema is ready, unless it migrates it itself or meets a missing
+    table: the longest time that passes before it notices what others did to the schema."""
+    MIGRATION_RECHECK_INTERVAL = Setting(2.0, seconds(0.05))
+    """Seconds after which a schema that isn't ready is looked at again: how soon a repaired tenant is served."""
+    KEEP_FAILED_TENANTS = Setting(False, FLAG)
+    """Whether a tenant whose first migration failed is kept, with its half-made schema, for diagnosis. Inside a
+    transaction nothing can be kept."""
     CHANNEL_LAYER = Setting("default", TEXT)
     """Alias in ``CHANNEL_LAYERS`` of the layer that carries hints between processes."""
     ALLOWED_ORIGINS: Setting[list[str] | tuple[str, ...]] = Setting((), ORIGINS)

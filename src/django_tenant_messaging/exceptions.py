@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from .types import Readiness
 
 
 class MessagingError(Exception):
@@ -58,6 +61,19 @@ class TenantNotFound(MessagingError):
     """No tenant is served under this host name."""
 
     code = "tenant_not_found"
+
+
+class TenantNotReady(MessagingError):
+    """The tenant's schema isn't fully migrated, so nothing is served from it.
+
+    ``readiness`` says what is wrong and how it is repaired: it is for logs and operators, the message for everybody.
+    """
+
+    code = "tenant_not_ready"
+
+    def __init__(self, readiness: Readiness) -> None:
+        super().__init__("The service is being prepared for your organisation; try again later.")
+        self.readiness = readiness
 
 
 class FrameError(MessagingError):

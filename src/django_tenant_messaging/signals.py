@@ -1,7 +1,7 @@
 """Signals for the host project.
 
-They are sent after the commit, once for each event, inside the event's tenant. A receiver that raises is logged
-and disturbs nobody.
+A receiver that raises is logged and disturbs nobody. What is about messages is sent after the commit, once for each
+event, inside the event's tenant.
 """
 
 from __future__ import annotations
@@ -14,3 +14,13 @@ message_sent = Signal()
 members_changed = Signal()
 """Users joined or left a room. Arguments: ``room_id``, ``joined`` and ``left`` (tuples of
 :class:`~.types.UserRef`), ``schema_name``."""
+
+tenant_refused = Signal()
+"""Something was refused because a tenant isn't ready. Arguments: ``readiness`` (:class:`~.types.Readiness`), ``face``
+(``"http"`` or ``"websocket"``)."""
+
+tenant_created = Signal()
+"""A new tenant's schema was made and migrated. Arguments: ``schema_name``, ``seconds``."""
+
+tenant_creation_failed = Signal()
+"""A new tenant couldn't be migrated. Arguments: ``schema_name``, ``seconds``, ``error``."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -119,3 +121,79 @@ class NotificationData:
     room_id: int | None
     created_at: datetime
     is_read: bool
+
+
+class SchemaState(StrEnum):
+    """What one schema is, compared with the migrations of the code that runs."""
+
+    OK = "ok"
+    """Every migration is recorded, every table and column is there."""
+    MISSING = "missing"
+    """There is no such schema."""
+    BEHIND = "behind"
+    """Migrations of the code aren't applied."""
+    AHEAD = "ahead"
+    """Migrations are applied that the code doesn't know: a newer release ran here. It may be served."""
+    DRIFTED = "drifted"
+    """All migrations are recorded, but a table or column of theirs isn't there."""
+    ERROR = "error"
+    """It couldn't be found out. What isn't known to be ready isn't served."""
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether a schema may be served, and if not, why.
+
+    Migrations are named as ``app.name``, relations as ``table`` or ``table.column``.
+    """
+
+    schema_name: str
+    state: SchemaState
+    missing_migrations: tuple[str, ...] = ()
+    unknown_migrations: tuple[str, ...] = ()
+    missing_relations: tuple[str, ...] = ()
+    error: str = ""
+    is_shared: bool = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the schema may be served."""
+        return self.state in {SchemaState.OK, SchemaState.AHEAD}
+
+    @property
+    def reason(self) -> str:
+        """What is the case, in English, for logs and terminals."""
+        match self.state:
+            case SchemaState.OK:
+                return "fully migrated"
+            case SchemaState.MISSING:
+                return "the schema does not exist"
+            case SchemaState.BEHIND:
+                return f"not applied: {_some(self.missing_migrations)}"
+            case SchemaState.AHEAD:
+                return f"applied but unknown to this code: {_some(self.unknown_migrations)}"
+            case SchemaState.DRIFTED:
+                return f"recorded as migrated, but not there: {_some(self.missing_relations)}"
+            case SchemaState.ERROR:
+                return self.error
+
+    @property
+    def remedy(self) -> str:
+        """The command for an administrator; empty when nothing has to be done."""
+        name = shlex.quote(self.schema_name)
+        match self.state:
+            case SchemaState.OK | SchemaState.AHEAD:
+                return ""
+            case SchemaState.BEHIND if self.is_shared:
+                return "python manage.py migrate_schemas --shared"
+            case SchemaState.BEHIND:
+                return f"python manage.py migrate_schemas --schema={name}"
+            case SchemaState.MISSING | SchemaState.DRIFTED:
+                return f"python manage.py verify_tenant_migrations --fix --schema={name}"
+            case SchemaState.ERROR:
+                return f"python manage.py verify_tenant_migrations --schema={name}"
+
+
+def _some(names: tuple[str, ...], limit: int = 5) -> str:
+    rest = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")

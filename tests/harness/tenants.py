@@ -11,6 +11,7 @@ from django.db import connection
 from django.test import Client
 
 from django_tenant_messaging.tenancy import activated
+from django_tenant_messaging.tenancy.gate import verdicts
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -68,9 +69,10 @@ def build_template() -> None:
 
 
 def leave_tenant() -> None:
-    """Put this thread's connection back to the shared schema, whatever a test did to it."""
+    """Put this thread's connection back to the shared schema, and let nothing be known of any schema."""
     untyped: Any = connection
     untyped.set_schema_to_public()
+    verdicts.forget_all()
 
 
 def empty_tenants() -> None:

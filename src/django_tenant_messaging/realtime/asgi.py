@@ -9,18 +9,21 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from ..conf import messaging_settings
-from ..exceptions import FrameError, MessagingError, Unavailable
+from ..exceptions import FrameError, MessagingError, TenantNotReady, Unavailable
 from ..payloads import PROTOCOL, HelloFrame, RoomPayload, UserPayload, parse_frame, user_payloads
 from ..selectors import online_contacts, user_ref
+from ..signals import tenant_refused
 from ..tenancy import close_executor, public_schema, run_in_tenant
 from .close_codes import CloseCode
 from .commands import answer, refusal
-from .handshake import Guest, admit, choose_protocol
+from .handshake import choose_protocol, find_tenant, identify
 from .hub import hub_of_this_loop, running_hub
 from .socket import AsgiSend, Socket
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
+
+    from django.contrib.auth.models import AbstractBaseUser
 
     from .hub import Hub
 
@@ -30,6 +33,10 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 PATH = "/ws/messages/"
+DENIAL = "websocket.http.response"
+"""The ASGI extension by which a handshake is answered like an HTTP request."""
+RETRY_AFTER = 30
+"""Seconds after which a refused client should try again."""
 
 
 def messaging_asgi(django_application: Application, *, hub: Hub | None = None) -> Application:
@@ -69,13 +76,19 @@ class MessagingWebSocket:
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: AsgiSend) -> None:
         """Serve one connection until either side closes it."""
         await receive()
-        guest, protocol = await self._admit(scope)
-        await send({"type": "websocket.accept", "subprotocol": protocol})
-        if isinstance(guest, CloseCode):
-            await send({"type": "websocket.close", "code": int(guest)})
+        protocol = choose_protocol(scope.get("subprotocols", ()))
+        if isinstance(protocol, CloseCode):
+            # A page sees the code only if one of the protocols that it offered is accepted first.
+            await _refuse(send, protocol, scope, scope["subprotocols"][0])
             return
+        admitted = await self._admit(scope)
+        if isinstance(admitted, CloseCode):
+            await _refuse(send, admitted, scope, protocol)
+            return
+        schema_name, user = admitted
+        await send({"type": "websocket.accept", "subprotocol": protocol})
         hub = self._hub or hub_of_this_loop()
-        socket = Socket(schema_name=guest.tenant.schema_name, user=guest.user, send=send, catch_up=hub.catch_up)
+        socket = Socket(schema_name=schema_name, user=user, send=send, catch_up=hub.catch_up)
         try:
             if not await self._welcome(hub, socket):
                 await send({"type": "websocket.close", "code": int(CloseCode.UNAVAILABLE)})
@@ -84,22 +97,22 @@ class MessagingWebSocket:
         finally:
             hub.leave(socket)
 
-    async def _admit(self, scope: MutableMapping[str, Any]) -> tuple[Guest | CloseCode, str | None]:
-        """Return who connects or why they may not. They are told by a close code, which only an accepted socket
-        can carry to a page.
-        """
-        protocol = choose_protocol(scope.get("subprotocols", ()))
-        if isinstance(protocol, CloseCode):
-            # A page sees the code only if one of the protocols that it offered is accepted first.
-            return protocol, scope["subprotocols"][0]
+    async def _admit(self, scope: MutableMapping[str, Any]) -> tuple[str, AbstractBaseUser] | CloseCode:
+        """Return the tenant's schema and who connects, or why they may not."""
         try:
-            return await run_in_tenant(public_schema(), admit, scope), protocol
+            tenant = await run_in_tenant(public_schema(), find_tenant, scope)
+            if isinstance(tenant, CloseCode):
+                return tenant
+            user = await run_in_tenant(tenant.schema_name, identify, scope, tenant)
+        except TenantNotReady as error:
+            tenant_refused.send_robust(None, readiness=error.readiness, face="websocket")
+            return CloseCode.UNAVAILABLE
         except Unavailable:
-            return CloseCode.UNAVAILABLE, protocol
+            return CloseCode.UNAVAILABLE
         except Exception:
-            # Such as a tenant whose tables aren't there.
             logger.exception("A handshake failed.")
-            return CloseCode.UNAVAILABLE, protocol
+            return CloseCode.UNAVAILABLE
+        return user if isinstance(user, CloseCode) else (tenant.schema_name, user)
 
     async def _welcome(self, hub: Hub, socket: Socket) -> bool:
         try:
@@ -168,6 +181,23 @@ class MessagingWebSocket:
 def _is_too_large(text: str) -> bool:
     limit = messaging_settings.MAX_FRAME_BYTES
     return len(text) > limit or (not text.isascii() and len(text.encode("utf-8", "surrogatepass")) > limit)
+
+
+async def _refuse(send: AsgiSend, code: CloseCode, scope: MutableMapping[str, Any], protocol: str | None) -> None:
+    """Refuse a handshake: with a 503 if that says it and the server can, else by a close code, which only an accepted
+    socket can carry to a page.
+    """
+    if code is CloseCode.UNAVAILABLE and DENIAL in (scope.get("extensions") or {}):
+        headers = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"retry-after", str(RETRY_AFTER).encode()),
+            (b"cache-control", b"no-store"),
+        ]
+        await send({"type": f"{DENIAL}.start", "status": 503, "headers": headers})
+        await send({"type": f"{DENIAL}.body", "body": b"The service is being prepared; try again later.\n"})
+        return
+    await send({"type": "websocket.accept", "subprotocol": protocol})
+    await send({"type": "websocket.close", "code": int(code)})
 
 
 async def _lifespan(receive: Receive, send: AsgiSend) -> None:

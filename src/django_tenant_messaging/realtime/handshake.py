@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,6 @@ from ..payloads import PROTOCOL
 from ..permissions import may_use_tenant
 from ..tenancy import (
     Tenant,
-    activated,
     handshake_request,
     origin_allowed,
     resolve_tenant,
@@ -29,32 +27,28 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
 
-@dataclass(frozen=True, slots=True)
-class Guest:
-    """Who was let in."""
-
-    tenant: Tenant
-    user: AbstractBaseUser
-
-
-def admit(scope: Mapping[str, Any]) -> Guest | CloseCode:
-    """Return who connects, or why they may not; synchronous, in the shared schema."""
+def find_tenant(scope: Mapping[str, Any]) -> Tenant | CloseCode:
+    """Return the tenant whose socket is asked for by a page of its own; synchronous, in the shared schema."""
     request = handshake_request(scope)
     try:
         tenant = resolve_tenant(request)
     except TenantNotFound:
         return CloseCode.UNKNOWN_TENANT
-    if not origin_allowed(request, tenant):
+    return tenant if origin_allowed(request, tenant) else CloseCode.FORBIDDEN
+
+
+def identify(scope: Mapping[str, Any], tenant: Tenant) -> AbstractBaseUser | CloseCode:
+    """Return who connects, or why they may not; synchronous, in the tenant's schema."""
+    request = handshake_request(scope)
+    engine = import_module(settings.SESSION_ENGINE)
+    request.session = engine.SessionStore(_session_key(request))
+    user: Any = get_user(request)
+    if not (user.is_authenticated and session_belongs_here(request.session, tenant.schema_name)):
+        return CloseCode.UNAUTHENTICATED
+    if not may_use_tenant(user, tenant.schema_name):
         return CloseCode.FORBIDDEN
-    with activated(tenant.schema_name):
-        engine = import_module(settings.SESSION_ENGINE)
-        request.session = engine.SessionStore(_session_key(request))
-        user: Any = get_user(request)
-        if not (user.is_authenticated and session_belongs_here(request.session, tenant.schema_name)):
-            return CloseCode.UNAUTHENTICATED
-        if not may_use_tenant(user, tenant.schema_name):
-            return CloseCode.FORBIDDEN
-    return Guest(tenant, user)
+    found: AbstractBaseUser = user
+    return found
 
 
 def _session_key(request: HttpRequest) -> str | None:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from ..conf import messaging_settings
-from ..exceptions import MessagingError
+from ..exceptions import MessagingError, TenantNotReady
 from ..payloads import HeartbeatFrame
 from ..selectors import read_changes, read_heads, room_positions
 from ..tenancy import group_name, run_in_tenant
@@ -24,7 +24,7 @@ from .presence import PresenceKeeper
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from ..types import RoomPosition
+    from ..types import Readiness, RoomPosition
     from .socket import Socket
 
 logger = logging.getLogger(__name__)
@@ -72,6 +72,7 @@ class Hub:
         self.sockets: dict[tuple[str, str], set[Socket]] = defaultdict(set)
         self._schemas: dict[str, int] = {}
         self._catch_up = CatchUp()
+        self._reconciling: set[str] = set()
         self._refreshing: set[tuple[str, str]] = set()
         self._stale: set[tuple[str, str]] = set()
         self._background: set[asyncio.Task[None]] = set()
@@ -262,13 +263,35 @@ class Hub:
             try:
                 await self.link.repair()
                 self._drop_empty_feeds()
-                for schema_name in list(self._schemas):
-                    await self._reconcile(schema_name)
                 self._close_stuck()
-            except MessagingError as error:
-                logger.warning("Comparing with the database failed: %s", error)
             except Exception:
-                logger.exception("Comparing with the database failed.")
+                logger.exception("Looking after the sockets failed.")
+            for schema_name in list(self._schemas):
+                # A tenant whose tables are locked or gone must not keep the others waiting.
+                if schema_name not in self._reconciling:
+                    self._reconciling.add(schema_name)
+                    self.spawn(self._reconcile_tenant(schema_name))
+
+    async def _reconcile_tenant(self, schema_name: str) -> None:
+        try:
+            await self._reconcile(schema_name)
+        except TenantNotReady as error:
+            self._close_tenant(schema_name, error.readiness)
+        except MessagingError as error:
+            logger.warning("[%s] Comparing with the database failed: %s", schema_name, error)
+        except Exception:
+            logger.exception("[%s] Comparing with the database failed.", schema_name)
+        finally:
+            self._reconciling.discard(schema_name)
+
+    def _close_tenant(self, schema_name: str, readiness: Readiness) -> None:
+        """Close the sockets of a tenant that may no longer be served."""
+        sockets = [
+            socket for (schema, _user), found in self.sockets.items() if schema == schema_name for socket in found
+        ]
+        logger.warning("[%s] %s sockets are closed: %s", schema_name, len(sockets), readiness.reason)
+        for socket in sockets:
+            socket.close(CloseCode.UNAVAILABLE)
 
     async def _reconcile(self, schema_name: str) -> None:
         """Compare all that is followed in a tenant with the database, in one statement."""

@@ -14,6 +14,8 @@ from django_tenants.utils import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from django.apps import AppConfig
 
 SESSIONS = "django.contrib.sessions"
@@ -25,7 +27,7 @@ def users_are_shared() -> bool:
     """Say whether the user model's table is in the shared schema rather than in each tenant's."""
     from django.contrib.auth import get_user_model
 
-    return not _is_among(get_user_model()._meta.app_config, _tenant_apps())
+    return not is_among(get_user_model()._meta.app_config, _tenant_apps())
 
 
 def sessions_are_per_tenant() -> bool:
@@ -37,31 +39,49 @@ def sessions_are_per_tenant() -> bool:
 
 def app_is_tenants() -> bool:
     """Say whether tenants get this app's tables."""
-    return _is_among(_this_app(), _tenant_apps())
+    return is_among(_this_app(), _tenant_apps())
 
 
 def app_is_shared() -> bool:
     """Say whether the shared schema gets this app's tables."""
-    return _is_among(_this_app(), _shared_apps())
+    return is_among(_this_app(), _shared_apps())
 
 
-def _tenant_apps() -> set[str]:
+def apps_of_kind(kind: str) -> frozenset[str]:
+    """Return the apps that a schema of this kind gets.
+
+    The kind is a tenant type, the shared schema's name for itself, or anything where tenants have no types.
+    """
+    if has_multi_type_tenants():
+        return frozenset(get_tenant_types().get(kind, {}).get("APPS", ()))
+    is_shared = kind == get_public_schema_name()
+    return frozenset(getattr(settings, "SHARED_APPS" if is_shared else "TENANT_APPS", ()))
+
+
+def tenant_kinds() -> list[str]:
+    """Return every kind of tenant; one without a name where tenants have no types."""
+    if not has_multi_type_tenants():
+        return [""]
+    return [kind for kind in get_tenant_types() if kind != get_public_schema_name()]
+
+
+def serves_messages(kind: str) -> bool:
+    """Say whether tenants of this kind get this app's tables."""
+    return is_among(_this_app(), apps_of_kind(kind))
+
+
+def _tenant_apps() -> frozenset[str]:
     """Return the entries of ``TENANT_APPS``, of all tenant types together."""
-    if has_multi_type_tenants():
-        types = get_tenant_types().items()
-        return {app for name, kind in types if name != get_public_schema_name() for app in kind.get("APPS", ())}
-    return set(getattr(settings, "TENANT_APPS", ()))
+    return frozenset().union(*(apps_of_kind(kind) for kind in tenant_kinds()))
 
 
-def _shared_apps() -> set[str]:
-    if has_multi_type_tenants():
-        return set(get_tenant_types().get(get_public_schema_name(), {}).get("APPS", ()))
-    return set(getattr(settings, "SHARED_APPS", ()))
+def _shared_apps() -> frozenset[str]:
+    return apps_of_kind(get_public_schema_name())
 
 
-def _is_among(app: AppConfig, entries: set[str]) -> bool:
+def is_among(app: AppConfig, entries: Collection[str]) -> bool:
     """Say whether an app is named in a list of apps, by its package or by its configuration."""
-    return not entries.isdisjoint({app.name, f"{type(app).__module__}.{type(app).__qualname__}"})
+    return app.name in entries or f"{type(app).__module__}.{type(app).__qualname__}" in entries
 
 
 def _this_app() -> AppConfig:

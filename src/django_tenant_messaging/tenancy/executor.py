@@ -15,12 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from django.db import InterfaceError, OperationalError, connections
+from django.db import InterfaceError, OperationalError, ProgrammingError, connections
 
 from ..conf import messaging_settings
-from ..exceptions import Unavailable
+from ..exceptions import TenantNotReady, Unavailable
 from .context import activated
 from .database import TENANT_DATABASE
+from .gate import hindrance_after, require_ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +81,9 @@ async def run_in_tenant(schema_name: str, function: Callable[P, R], *args: P.arg
     """Run a synchronous function in a tenant's schema, in a worker thread, and return its result.
 
     A cancelled caller doesn't stop the function: what it commits stays committed. Raises
-    :class:`~django_tenant_messaging.exceptions.Unavailable` when the database connection failed.
+    :class:`~django_tenant_messaging.exceptions.Unavailable` when the database connection failed, and
+    :class:`~django_tenant_messaging.exceptions.TenantNotReady` for a schema that isn't fully migrated, also when
+    that shows only in the function's own queries.
     """
     work = partial(function, *args, **kwargs)
     context = contextvars.copy_context()
@@ -94,8 +97,14 @@ def _run(schema_name: str, work: Callable[[], R]) -> R:
     if is_idle and not connection.is_usable():
         connection.close()
     try:
+        require_ready(schema_name)
         with activated(schema_name):
             return work()
+    except ProgrammingError as error:
+        found = hindrance_after(error, schema_name)
+        if found is None:
+            raise
+        raise TenantNotReady(found) from error
     except (OperationalError, InterfaceError) as error:
         connection.close()
         raise Unavailable("The database did not answer; try again.") from error

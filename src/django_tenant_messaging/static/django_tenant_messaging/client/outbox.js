@@ -90,7 +90,7 @@ export class Outbox {
   refused(message, link, error) {
     if (error.code === "timeout") {
       link.end();
-    } else if (error.code === "unavailable") {
+    } else if (error.code === "unavailable" || error.code === "tenant_not_ready") {
       this.resendSoon(link);
     } else if (error.code !== "disconnected") {
       this.unsent.delete(message.fields.client_id);

@@ -1,0 +1,36 @@
+"""Which schemas there are, and of which kind: the shared one, or a tenant type's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django_tenants.utils import get_multi_type_database_field_name, get_tenant_model, has_multi_type_tenants
+
+from ..context import activated, is_public_schema, public_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+
+def schema_kinds(schema_names: Collection[str] | None = None) -> dict[str, str]:
+    """Return the kinds of the named schemas, or of all, by schema name, the shared schema first; one query.
+
+    The kind is the tenant's type, ``""`` where tenants have no types, and the shared schema's own name for itself.
+    Names that no tenant has are left out.
+    """
+    type_field = [get_multi_type_database_field_name()] if has_multi_type_tenants() else []
+    public = public_schema()
+    tenants = get_tenant_model().objects.exclude(schema_name=public).order_by("schema_name")
+    if schema_names is not None:
+        tenants = tenants.filter(schema_name__in=schema_names)
+    with activated(public):
+        rows = list(tenants.values_list("schema_name", *type_field))
+    kinds = {public: public} if schema_names is None or public in schema_names else {}
+    return kinds | {name: kind[0] if kind else "" for name, *kind in rows}
+
+
+def kind_of(schema_name: str) -> str | None:
+    """Return the kind of a schema; a query only where tenants have types, and ``None`` when no tenant has it there."""
+    if is_public_schema(schema_name):
+        return schema_name
+    return schema_kinds([schema_name]).get(schema_name) if has_multi_type_tenants() else ""

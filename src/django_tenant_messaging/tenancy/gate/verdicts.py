@@ -1,0 +1,230 @@
+"""Whether a schema may be served, as this process knows it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from django.db import ProgrammingError, connections
+from psycopg import errors
+
+from ...conf import messaging_settings
+from ...exceptions import TenantNotReady
+from ...types import Readiness, SchemaState
+from ..context import public_schema
+from ..database import TENANT_DATABASE
+from .inspection import inspect_schema, inspect_schemas
+from .schemas import kind_of, schema_kinds
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+logger = logging.getLogger(__name__)
+
+BYPASS_VARIABLE = "DISABLE_MIGRATION_CHECK"
+BYPASS_REMINDER = 60.0
+"""Seconds between two warnings that the block is bypassed."""
+REFUSAL_REMINDER = 60.0
+"""Seconds between two critical records about a schema that stays unready."""
+CHECK_PATIENCE = 5.0
+"""Seconds that a request waits for the check that another one has begun."""
+
+
+@dataclass(slots=True)
+class _Verdict:
+    readiness: Readiness
+    valid_until: float
+
+
+class Verdicts:
+    """What this process believes of each schema. Times are those of ``time.monotonic``."""
+
+    def __init__(self) -> None:
+        self._verdicts: dict[str, _Verdict] = {}
+        self._checks: dict[str, threading.Lock] = {}
+        self._forgotten: dict[str, int] = {}
+        self._reminded: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def fresh(self, schema_name: str) -> Readiness | None:
+        """Return what is known and still valid, without a query."""
+        verdict = self._verdicts.get(schema_name)
+        return verdict.readiness if verdict is not None and time.monotonic() < verdict.valid_until else None
+
+    def of(self, schema_name: str, kind: str | None = None) -> Readiness:
+        """Return what is known and valid, or look: once, however many ask at the same time."""
+        known = self.fresh(schema_name)
+        if known is not None:
+            return known
+        with self._lock:
+            check = self._checks.setdefault(schema_name, threading.Lock())
+        stale = self._verdicts.get(schema_name)
+        # Who is refused anyway needn't wait for the next look.
+        is_refused = stale is not None and not stale.readiness.is_ready
+        if not check.acquire(timeout=0 if is_refused else CHECK_PATIENCE):
+            if stale is not None and is_refused:
+                return stale.readiness
+            return Readiness(schema_name, SchemaState.ERROR, error="it is still being looked at")
+        try:
+            return self.fresh(schema_name) or self._look(schema_name, kind)
+        finally:
+            check.release()
+
+    def of_all(self) -> dict[str, Readiness]:
+        """Return what all schemas are, looking together at those of which nothing valid is known."""
+        kinds = schema_kinds()
+        unknown = {name: kind for name, kind in kinds.items() if self.fresh(name) is None}
+        marks = {name: self._forgotten.get(name, 0) for name in unknown}
+        looked = {found.schema_name: found for found in inspect_schemas(unknown)}
+        for name, found in looked.items():
+            self._keep(found, marks[name])
+        verdicts = {name: looked.get(name) or self.fresh(name) for name in kinds}
+        return {name: found or self.of(name) for name, found in verdicts.items()}
+
+    def forget(self, schema_name: str) -> None:
+        """Believe nothing of a schema any longer, nor what a look finds that has begun already."""
+        with self._lock:
+            self._forgotten[schema_name] = self._forgotten.get(schema_name, 0) + 1
+            self._verdicts.pop(schema_name, None)
+
+    def forget_all(self) -> None:
+        """Believe nothing of any schema any longer."""
+        for schema_name in list(self._verdicts):
+            self.forget(schema_name)
+
+    def _look(self, schema_name: str, kind: str | None) -> Readiness:
+        mark = self._forgotten.get(schema_name, 0)
+        try:
+            kind = kind_of(schema_name) if kind is None else kind
+            if kind is None:
+                found = Readiness(schema_name, SchemaState.ERROR, error="no tenant has this schema")
+            else:
+                found = inspect_schema(schema_name, kind)
+        except Exception as error:  # noqa: BLE001 - whatever keeps us from knowing, a broken migration module included
+            found = Readiness(schema_name, SchemaState.ERROR, error=f"it can't be inspected: {error}")
+        self._keep(found, mark)
+        return found
+
+    def _keep(self, found: Readiness, mark: int) -> None:
+        if connections[TENANT_DATABASE].in_atomic_block:
+            # Seen by this transaction alone, which may be rolled back.
+            return
+        lasts = (
+            messaging_settings.MIGRATION_CHECK_TTL if found.is_ready else messaging_settings.MIGRATION_RECHECK_INTERVAL
+        )
+        with self._lock:
+            if self._forgotten.get(found.schema_name, 0) != mark:
+                return
+            self._verdicts[found.schema_name] = _Verdict(found, time.monotonic() + lasts)
+        self._tell(found)
+
+    def _tell(self, found: Readiness) -> None:
+        """Log a schema that isn't ready when it is found so, and once a minute while it stays so."""
+        name, now = found.schema_name, time.monotonic()
+        if found.is_ready:
+            if self._reminded.pop(name, None) is not None:
+                logger.warning("[%s] The schema is ready again.", name, extra=facts(found))
+        elif now - self._reminded.get(name, float("-inf")) >= REFUSAL_REMINDER:
+            self._reminded[name] = now
+            logger.critical(
+                "[%s] NOT READY, nothing is served from this schema: %s. Required action: %s",
+                name,
+                found.reason,
+                found.remedy,
+                extra=facts(found),
+            )
+
+
+verdicts = Verdicts()
+_bypass_warned = float("-inf")
+
+
+def facts(readiness: Readiness) -> dict[str, Any]:
+    """Return what a log record about a schema carries as fields, for whoever searches or alerts."""
+    return {
+        "schema_name": readiness.schema_name,
+        "schema_state": readiness.state.value,
+        "missing_migrations": list(readiness.missing_migrations),
+        "missing_relations": list(readiness.missing_relations),
+        "remedy": readiness.remedy,
+    }
+
+
+def check_is_bypassed() -> bool:
+    """Say whether ``DISABLE_MIGRATION_CHECK=true`` is in the environment; warn once a minute while it is."""
+    global _bypass_warned  # noqa: PLW0603 - one reminder for the whole process
+    if os.environ.get(BYPASS_VARIABLE, "").strip().lower() != "true":
+        return False
+    if time.monotonic() - _bypass_warned >= BYPASS_REMINDER:
+        _bypass_warned = time.monotonic()
+        logger.warning("%s=true: tenants are served without knowing whether they are migrated.", BYPASS_VARIABLE)
+    return True
+
+
+def readiness_of(schema_name: str) -> Readiness:
+    """Return whether a schema is ready, as this process knows it; one query at most.
+
+    A positive answer is at most ``MIGRATION_CHECK_TTL`` seconds old, a negative one ``MIGRATION_RECHECK_INTERVAL``.
+    Never raises: what can't be found out is :attr:`~django_tenant_messaging.types.SchemaState.ERROR`.
+    """
+    return verdicts.of(schema_name)
+
+
+def readiness_of_all() -> Mapping[str, Readiness]:
+    """Return whether each schema is ready, the shared one first.
+
+    Raises :class:`~django_tenant_messaging.exceptions.Unavailable` when the database doesn't answer.
+    """
+    return verdicts.of_all()
+
+
+def hindrance(schema_name: str) -> Readiness | None:
+    """Return what forbids to serve a tenant, if anything does: its own schema, or the shared one that it relies on."""
+    if check_is_bypassed():
+        return None
+    for name in (schema_name, public_schema()):
+        readiness = verdicts.fresh(name) or verdicts.of(name)
+        if not readiness.is_ready:
+            return readiness
+    return None
+
+
+def known_to_be_ready(schema_name: str) -> bool:
+    """Say whether :func:`hindrance` would find nothing without a query: for callers that must not block."""
+    return all(
+        (readiness := verdicts.fresh(name)) is not None and readiness.is_ready
+        for name in (schema_name, public_schema())
+    )
+
+
+def require_ready(schema_name: str) -> None:
+    """Raise :class:`~django_tenant_messaging.exceptions.TenantNotReady` unless a tenant may be served.
+
+    Every face asks this, and background work of the host's own may.
+    """
+    found = hindrance(schema_name)
+    if found is not None:
+        raise TenantNotReady(found)
+
+
+def hindrance_after(error: BaseException, schema_name: str) -> Readiness | None:
+    """Return what is wrong with a tenant's schema if an error says that a table or column isn't there.
+
+    What was believed is forgotten at once. ``None`` when the schema is fine after all, so that the error is another's.
+    """
+    if not is_undefined(error):
+        return None
+    for name in (schema_name, public_schema()):
+        verdicts.forget(name)
+    return hindrance(schema_name)
+
+
+def is_undefined(error: BaseException) -> bool:
+    """Say whether the database missed a table, a column or a schema."""
+    return isinstance(error, ProgrammingError) and isinstance(
+        error.__cause__, errors.UndefinedTable | errors.UndefinedColumn | errors.InvalidSchemaName
+    )
