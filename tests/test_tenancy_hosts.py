@@ -163,6 +163,15 @@ def test_forwarded_host_counts_only_when_the_host_says_so(trusted: bool, schema_
         assert by_websocket(twice) == by_http(twice) == (None if trusted else "acme")
 
 
+def test_a_tenant_of_a_type_without_this_app_has_no_socket() -> None:
+    ours = {"APPS": ["django_tenant_messaging"]}
+    kinds = {"public": {"APPS": []}, "Acme": {"APPS": ["django.contrib.auth"]}, "Globex": ours}
+    types: dict[str, Any] = {"HAS_MULTI_TYPE_TENANTS": True, "MULTI_TYPE_DATABASE_FIELD": "name", "TENANT_TYPES": kinds}
+    with override_settings(**types):
+        assert by_websocket(handshake("acme.localhost")) is None
+        assert by_websocket(handshake("globex.localhost")) == "globex"
+
+
 def test_tenant_is_a_value() -> None:
     tenant = resolve_tenant(handshake("acme.localhost"))
     assert tenant == Tenant("acme", str(Customer.objects.get(schema_name="acme").pk))

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import DisallowedHost
 from django.core.handlers.asgi import ASGIRequest
 from django.http.request import HttpRequest, split_domain_port
-from django_tenants.utils import get_tenant_domain_model, remove_www
+from django_tenants.utils import get_tenant_domain_model, has_multi_type_tenants, remove_www
 
 from ..conf import messaging_settings
 from ..exceptions import TenantNotFound
 from .context import activated, is_public_schema, public_schema
+from .database import serves_messages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,4 +109,6 @@ def _tenant_of_domain(hostname: str) -> Tenant:
         domain = domains.objects.select_related("tenant").filter(domain=hostname).first()
     if domain is None or is_public_schema(domain.tenant.schema_name):
         raise TenantNotFound(f"No tenant has the domain {hostname}.")
+    if not serves_messages(domain.tenant.get_tenant_type() if has_multi_type_tenants() else ""):
+        raise TenantNotFound("Tenants of this type have no messages.")
     return Tenant(schema_name=domain.tenant.schema_name, pk=str(domain.tenant.pk))

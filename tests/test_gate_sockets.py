@@ -1,0 +1,165 @@
+"""Sockets of a tenant that isn't ready: refused, told, closed, and back again; the other tenant chats on."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.test import override_settings
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from django_tenant_messaging import actions
+from django_tenant_messaging.conf import messaging_settings
+from django_tenant_messaging.exceptions import TenantNotReady
+from django_tenant_messaging.realtime import publisher
+from django_tenant_messaging.tenancy import run_in_tenant
+from django_tenant_messaging.tenancy.gate import verdicts
+from tests.harness.breaking import STATUS_TABLE, locked_table, without_record, without_table
+from tests.harness.peer import scope_for, session_of
+from tests.harness.world import TEAM, World, made_world
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.harness.peer import Peers
+    from tests.harness.server import Server
+    from tests.harness.tenants import Tenant
+
+SOON = {"RECONCILE_INTERVAL": 0.1, "MIGRATION_CHECK_TTL": 0.2, "MIGRATION_RECHECK_INTERVAL": 0.1}
+MESSAGES = "django_tenant_messaging_message"
+
+
+@pytest.fixture
+def world(acme: Tenant, globex: Tenant, people: tuple[str, ...]) -> Iterator[World]:
+    with made_world(acme, globex) as world:
+        pass
+    verdicts.forget_all()
+    with override_settings(TENANT_MESSAGING=SOON):
+        yield world
+
+
+async def chats(peers: Peers, tenant: Tenant, text: str) -> bool:
+    """Whether carol's room in the other tenant works."""
+    carol, alice = await peers.connect(tenant, "carol"), await peers.connect(tenant, "alice")
+    reply = await carol.post(TEAM, text)
+    await alice.until(lambda: text in alice.contents())
+    return bool(reply["type"] == "ok")
+
+
+@pytest.mark.parametrize("break_it", [without_table, without_record])
+async def test_open_sockets_are_closed_and_the_other_tenants_are_not(
+    break_it: Any, world: World, peers: Peers, database_url: str
+) -> None:
+    alice, foreign = await peers.connect(world.acme, "alice"), await peers.connect(world.globex, "alice")
+    with break_it(database_url, "acme"):
+        await alice.until(lambda: alice.close_code is not None)
+        assert alice.close_code == 4503
+        assert await chats(peers, world.globex, "as ever")
+        await foreign.until(lambda: "as ever" in foreign.contents())
+        assert foreign.close_code is None
+
+
+async def test_a_repaired_tenant_is_served_again_without_a_restart(
+    world: World, peers: Peers, database_url: str
+) -> None:
+    cookie = await run_in_tenant("acme", session_of, world.alice)
+    alice = await peers.connect(world.acme, "alice")
+    with without_table(database_url, "acme"):
+        await alice.until(lambda: alice.close_code is not None)
+        refused = await peers.open(scope_for(world.acme.host, cookie=cookie))
+        assert (refused.close_code, refused.events) == (4503, [])
+    async with asyncio.timeout(10):
+        while (await peers.open(scope_for(world.acme.host, cookie=cookie))).close_code is not None:
+            pass
+    assert await chats(peers, world.globex, "undisturbed")
+
+
+@override_settings(TENANT_MESSAGING={"RECONCILE_INTERVAL": 60.0})
+async def test_a_missing_table_is_told_to_who_meets_it_however_fresh_the_verdict_is(
+    world: World, peers: Peers, database_url: str
+) -> None:
+    alice = await peers.connect(world.acme, "alice")
+    with without_table(database_url, "acme", MESSAGES):
+        reply = await alice.post(TEAM, "lost?")
+        assert (reply["type"], reply["code"], reply["details"]) == ("error", "tenant_not_ready", {})
+        assert "acme" not in reply["message"]
+        assert MESSAGES not in reply["message"]
+
+
+async def test_work_in_a_tenant_that_is_not_ready_is_refused_before_it_begins(world: World, database_url: str) -> None:
+    done: list[str] = []
+    with without_record(database_url, "acme"):
+        with pytest.raises(TenantNotReady) as refused:
+            await run_in_tenant("acme", done.append, "acme")
+        await run_in_tenant("globex", done.append, "globex")
+    assert refused.value.readiness.missing_migrations == ("django_tenant_messaging.0001_initial",)
+    assert done == ["globex"]
+
+
+async def test_a_tenant_whose_tables_are_locked_keeps_no_other_waiting(
+    world: World, peers: Peers, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await peers.connect(world.acme, "alice")
+    foreign = await peers.connect(world.globex, "alice")
+    # No hint of what is written reaches the hub: only its comparison with the database finds it.
+    monkeypatch.setattr(publisher, "running_hub", lambda: None)
+    monkeypatch.setattr(publisher, "get_channel_layer", lambda _alias: None)
+    with locked_table(database_url, "acme", "django_tenant_messaging_roomcounter"):
+        for number in range(2 * messaging_settings.DATABASE_THREADS):
+            carol = world.globex.users["carol"]
+            await run_in_tenant("globex", actions.send_message, carol, room_id=TEAM, content=f"number {number}")
+            await foreign.until(lambda number=number: f"number {number}" in foreign.contents())
+
+
+async def until_refused(open_socket: Callable[[], connect]) -> InvalidStatus:
+    """Connect until a handshake is answered by an HTTP status."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                async with open_socket() as socket:
+                    await socket.wait_closed()
+            except InvalidStatus as refused:
+                return refused
+
+
+async def until_welcome(open_socket: Callable[[], connect]) -> None:
+    """Connect until the server says hello."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                async with open_socket() as socket:
+                    assert "hello" in str(await socket.recv())
+                    return
+            except InvalidStatus:
+                await asyncio.sleep(0.1)
+
+
+async def test_a_server_that_can_answers_503(world: World, server: Server, database_url: str) -> None:
+    cookies = {
+        tenant.schema_name: await asyncio.to_thread(server.login, tenant, "alice")
+        for tenant in (world.acme, world.globex)
+    }
+
+    def open_socket(tenant: Tenant) -> connect:
+        headers = {"Origin": server.origin(tenant), "Cookie": cookies[tenant.schema_name]}
+        url = server.websocket(tenant)
+        return connect(url, host="127.0.0.1", port=server.port, additional_headers=headers, proxy=None)
+
+    with ExitStack() as stack:
+        async with open_socket(world.acme) as before:
+            stack.enter_context(without_table(database_url, "acme", STATUS_TABLE))
+            refused = await until_refused(lambda: open_socket(world.acme))
+            response = refused.response
+            assert response.status_code == 503
+            assert response.headers["Retry-After"] == "30"
+            assert response.headers["Cache-Control"] == "no-store"
+            assert b"acme" not in response.body
+            async with asyncio.timeout(10):
+                await before.wait_closed()
+            assert before.close_code == 4503
+            async with open_socket(world.globex) as foreign:
+                assert "hello" in str(await foreign.recv())
+    await until_welcome(lambda: open_socket(world.acme))
