@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from django_tenant_messaging import actions
+from django_tenant_messaging.exceptions import Unavailable
 from django_tenant_messaging.models import Membership, Message, RoomCounter
+from django_tenant_messaging.realtime import presence
 from django_tenant_messaging.realtime.hub import Hub, hub_of_this_loop
 from django_tenant_messaging.tenancy import run_in_tenant
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    from django.contrib.auth.models import User
 
     from tests.harness.peer import Peer, Peers
     from tests.harness.tenants import Tenant
@@ -181,6 +185,27 @@ class TestPresence:
         await bob.until(lambda: bool(bob.of_type("presence")) and bob.of_type("presence")[-1]["is_online"])
         status = await run_in_tenant("acme", actions.ensure_userstatus_exists, acme.users["alice"])
         assert status.is_online
+
+    @pytest.mark.parametrize("failing", ["connection_opened", "connection_closed"])
+    async def test_what_could_not_be_stored_comes_right(
+        self, failing: str, acme: Tenant, peers: Peers, settings: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings.TENANT_MESSAGING = {"PRESENCE_TTL": 1.0}
+        store, calls = getattr(presence, failing), []
+
+        def fail_once(user: User, *, process: str) -> None:
+            calls.append(user.get_username())
+            if calls.count("alice") == 1 and user.get_username() == "alice":
+                raise Unavailable("The database is away.")
+            store(user, process=process)
+
+        bob = await peers.connect(acme, "bob")
+        monkeypatch.setattr(presence, failing, fail_once)
+        alice = await peers.connect(acme, "alice")
+        await bob.until(lambda: bool(bob.of_type("presence")) and bob.of_type("presence")[-1]["is_online"])
+        await alice.close()
+        await bob.until(lambda: not bob.of_type("presence")[-1]["is_online"])
+        assert "alice" in calls
 
 
 class TestResume:

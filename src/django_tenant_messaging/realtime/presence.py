@@ -61,8 +61,9 @@ class PresenceKeeper:
                     await run_in_tenant(key[0], connection_opened, user, process=self._hub.process)
                     self._online[key] = user
                 else:
-                    await run_in_tenant(key[0], connection_closed, user, process=self._hub.process)
+                    # First: what can't be stored isn't renewed either, so that it runs out by itself.
                     self._online.pop(key, None)
+                    await run_in_tenant(key[0], connection_closed, user, process=self._hub.process)
         except MessagingError as error:
             logger.warning("[%s] The status of user %s couldn't be stored: %s", key[0], key[1], error)
         finally:
@@ -72,6 +73,10 @@ class PresenceKeeper:
         """Keep the connected online, one statement for each tenant, and take those offline whose process died."""
         while True:
             await asyncio.sleep(messaging_settings.PRESENCE_TTL * 0.4)
+            for (schema_name, user_id), sockets in self._hub.sockets.items():
+                if (schema_name, user_id) not in self._online:
+                    # It couldn't be stored when they came.
+                    self.sockets_changed(schema_name, next(iter(sockets)).user)
             users: defaultdict[str, list[Any]] = defaultdict(list)
             for (schema_name, _user_id), user in self._online.items():
                 users[schema_name].append(user.pk)
