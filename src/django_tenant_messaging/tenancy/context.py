@@ -7,9 +7,12 @@ shared decorator object; with threads both restore a stranger's schema. Here it 
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from django.core.signals import setting_changed
 from django.db import connections
+from django.dispatch import receiver
 from django_tenants.utils import get_public_schema_name
 
 from .database import TENANT_DATABASE
@@ -46,10 +49,17 @@ def is_public_schema(schema_name: str) -> bool:
     return schema_name == public_schema()
 
 
+@lru_cache(maxsize=1)
 def public_schema() -> str:
     """Return the name of the shared schema."""
+    # Kept, as every request asks and a setting that isn't set costs an exception each time.
     name: str = get_public_schema_name()
     return name
+
+
+@receiver(setting_changed)
+def _forget_public_schema(**_kwargs: Any) -> None:
+    public_schema.cache_clear()
 
 
 def _connection() -> Any:
