@@ -1,5 +1,8 @@
 #!/usr/bin/env python
-"""Django's command line for the example project."""
+"""Django's command line for the example project.
+
+Without `DATABASE_URL` it works on the database of the demo, while that runs.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,11 @@ import sys
 
 from django.core.management import execute_from_command_line
 
+from demo import FOLDER
+from example.services import running_url
+
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "example.settings")
+    if not os.environ.get("DATABASE_URL") and (url := running_url(FOLDER / "postgres")):
+        os.environ["DATABASE_URL"] = url
     execute_from_command_line(sys.argv)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -11,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+import psycopg
 import pytest
 
+from example.services import running_url
 from example.services.process import end
 from tests.harness.probe import probe
 
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 START_SECONDS = 60
 STOP_SECONDS = 60
+UNAPPLY = ("migrate_schemas", "--schema=acme", "django_tenant_messaging", "zero")
 
 
 class Demo:
@@ -131,6 +136,42 @@ async def test_people_talk_and_a_second_start_is_quick_and_keeps_it(demo: Demo) 
     pid = postgres_pid(demo)
     assert demo.stop(signal.SIGTERM) == 0
     assert not is_alive(pid)
+
+
+async def test_customer_that_was_broken_stays_so_until_it_is_repaired_beside_the_running_demo(demo: Demo) -> None:
+    demo.start()
+    manage(demo, [sys.executable, "example_project/manage.py", *UNAPPLY])
+    demo.stop(signal.SIGTERM)
+
+    printed = demo.start()
+    assert "Acme is NOT READY: not applied: django_tenant_messaging.0001_initial" in printed
+    assert "Globex is NOT READY" not in printed
+    (command,) = (line.strip() for line in printed.splitlines() if "example_project/manage.py" in line)
+    manage(demo, shlex.split(command))
+    demo.stop(signal.SIGTERM)
+
+    assert "NOT READY" not in demo.start()
+    await probe(demo.port)
+
+
+def test_schema_that_was_lost_is_made_again(demo: Demo) -> None:
+    demo.start()
+    url = running_url(demo.folder / "postgres")
+    assert url is not None
+    with psycopg.connect(url) as connection:
+        connection.execute("DROP SCHEMA acme CASCADE")
+    demo.stop(signal.SIGTERM)
+    assert running_url(demo.folder / "postgres") is None
+    assert "NOT READY" not in demo.start()
+    asyncio.run(probe(demo.port))
+
+
+def manage(demo: Demo, command: list[str]) -> None:
+    """Run Django's command line as somebody does who started the demo in another terminal."""
+    _command, env = demo.command(demo.port)
+    env.pop("DJANGO_SETTINGS_MODULE", None)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_taken_port_is_refused(demo: Demo) -> None:

@@ -5,20 +5,18 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from django.db import connections
 
 from demo import FOLDER, only_demo
 from example.database import database_from_url
 from example.seed import seed
-from example.services import ServiceError, postgres_url
+from example.services import ServiceError, postgres_url, running_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DATA_DIR = FOLDER / "postgres"
-SOCKET_FOLDER_LINE = 4  # of postmaster.pid
 
 
 @contextmanager
@@ -31,7 +29,9 @@ def demo_database() -> Iterator[None]:
         try:
             stack.enter_context(only_demo())
         except ServiceError:
-            url = _running_url()
+            url = running_url(DATA_DIR)
+            if url is None:
+                raise ServiceError("The demo is starting or ending; try again, or set DATABASE_URL.") from None
         else:
             url = stack.enter_context(postgres_url(DATA_DIR))
         settings = connections.settings["default"]
@@ -43,12 +43,3 @@ def demo_database() -> Iterator[None]:
         connection: Any = connections["default"]
         connection.close()
         connection.close_pool()
-
-
-def _running_url() -> str:
-    try:
-        status = (DATA_DIR / "postmaster.pid").read_text().splitlines()
-        folder = status[SOCKET_FOLDER_LINE]
-    except (OSError, IndexError) as error:
-        raise ServiceError("The demo is starting or ending; try again, or set DATABASE_URL.") from error
-    return f"postgresql://postgres@/postgres?host={quote(folder, safe='')}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -70,10 +71,28 @@ class TenantNotReady(MessagingError):
     """
 
     code = "tenant_not_ready"
+    retry_after: ClassVar[int] = 30
+    """Seconds after which a refused client should try again."""
 
     def __init__(self, readiness: Readiness) -> None:
         super().__init__("The service is being prepared for your organisation; try again later.")
         self.readiness = readiness
+
+
+class TenantCreationError(RuntimeError):
+    """A new tenant's schema couldn't be made or migrated, so there is no such tenant.
+
+    The message names the cause, what was removed or kept, and the required action, which is ``remedy`` too. It is
+    raised by the ``save()`` of the tenant, from the first cause (``__cause__``).
+    """
+
+    def __init__(self, message: str, *, schema_name: str, remedy: str) -> None:
+        super().__init__(message)
+        self.schema_name = schema_name
+        self.remedy = remedy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), schema_name=self.schema_name, remedy=self.remedy), self.args
 
 
 class FrameError(MessagingError):

@@ -27,6 +27,7 @@ STOP_SECONDS = 30
 #: PostgreSQL refuses to run as root. This account exists on every machine; data that is there keeps its owner.
 ROOT_RUNS_AS = "nobody"
 SOCKET_DIR_PREFIX = "example-pg-"
+SOCKET_FOLDER_LINE = 4  # of postmaster.pid
 
 
 class EmbeddedPostgres:
@@ -51,7 +52,7 @@ class EmbeddedPostgres:
 
     def url(self, database: str = "postgres") -> str:
         """The connection URL of one of the server's databases."""
-        return f"postgresql://postgres@/{quote(database)}?host={quote(str(self._socket_dir), safe='')}"
+        return _url(str(self._socket_dir), database)
 
     def start(self) -> None:
         """Make the data folder if needed, start the server, and return when it answers."""
@@ -169,6 +170,17 @@ def postgres_url(data_dir: Path, *, options: Mapping[str, str] | None = None) ->
         yield server.url()
 
 
+def running_url(data_dir: Path) -> str | None:
+    """The URL of the embedded server that runs on this data, in whichever process, if one does."""
+    try:
+        status = (data_dir / "postmaster.pid").read_text().splitlines()
+        os.kill(int(status[0]), 0)
+    except (OSError, ValueError, IndexError):
+        return None
+    is_ready = len(status) > SOCKET_FOLDER_LINE and status[-1].strip() == "ready"
+    return _url(status[SOCKET_FOLDER_LINE]) if is_ready else None
+
+
 def allow_passage(path: Path) -> None:
     """Let every account pass through the folders above `path`, without seeing what else is in them."""
     for folder in path.parents:
@@ -185,6 +197,10 @@ def open_to_all(folder: Path) -> None:
         wanted = stat.S_IROTH | (stat.S_IXOTH if mode & stat.S_IXUSR else 0)
         if not stat.S_ISLNK(mode) and mode & wanted != wanted:
             path.chmod(mode | wanted)
+
+
+def _url(socket_dir: str, database: str = "postgres") -> str:
+    return f"postgresql://postgres@/{quote(database)}?host={quote(socket_dir, safe='')}"
 
 
 def _binaries() -> Path:

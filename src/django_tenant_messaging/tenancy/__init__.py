@@ -5,7 +5,7 @@ from __future__ import annotations
 from .context import activated, current_schema, is_public_schema, public_schema
 from .database import TENANT_DATABASE, app_is_shared, app_is_tenants, users_are_shared
 from .executor import close_executor, run_in_tenant
-from .gate import readiness_of, readiness_of_all, require_ready
+from .gate import connect_creation, readiness_of, readiness_of_all, require_ready
 from .hosts import Tenant, handshake_request, origin_allowed, resolve_tenant
 from .names import group_name
 from .sessions import bind_session, session_belongs_here
@@ -18,6 +18,7 @@ __all__ = [
     "app_is_tenants",
     "bind_session",
     "close_executor",
+    "connect_creation",
     "current_schema",
     "group_name",
     "handshake_request",

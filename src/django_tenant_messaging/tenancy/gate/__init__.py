@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .creation import connect_creation
 from .inspection import inspect_schema, inspect_schemas
 from .requirements import requirements_of, state_models
 from .schemas import kind_of, schema_kinds
@@ -21,6 +22,7 @@ from .verdicts import (
 __all__ = [
     "BYPASS_VARIABLE",
     "check_is_bypassed",
+    "connect_creation",
     "facts",
     "hindrance",
     "hindrance_after",
