@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,7 +25,7 @@ from tests.harness.world import TEAM, World, made_world
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.harness.peer import Peers
+    from tests.harness.peer import Peer, Peers
     from tests.harness.server import Server
     from tests.harness.tenants import Tenant
 
@@ -111,7 +112,12 @@ async def test_a_tenant_whose_tables_are_locked_keeps_no_other_waiting(
         for number in range(2 * messaging_settings.DATABASE_THREADS):
             carol = world.globex.users["carol"]
             await run_in_tenant("globex", actions.send_message, carol, room_id=TEAM, content=f"number {number}")
-            await foreign.until(lambda number=number: f"number {number}" in foreign.contents())
+            await foreign.until(partial(holds, foreign, f"number {number}"))
+
+
+def holds(peer: Peer, text: str) -> bool:
+    """Whether a message has come."""
+    return text in peer.contents()
 
 
 async def until_refused(open_socket: Callable[[], connect]) -> InvalidStatus:

@@ -118,9 +118,11 @@ def test_deleted_half_of_a_direct_conversation(world: World, deleted: str) -> No
 def test_own_rows_of_the_deleted_go(world: World) -> None:
     actions.send_message(world.alice, room_id=TEAM, content="@bob")
     actions.connection_opened(world.bob, process="here")
+    bob = world.bob.pk
     world.bob.delete()
     assert Membership.objects.count() == 1
-    assert Mention.objects.count() == Notification.objects.count() == UserStatus.objects.count() == 0
+    assert Mention.objects.count() == Notification.objects.count() == 0
+    assert not UserStatus.objects.filter(user_id=bob).exists()
     assert Message.objects.count() == 1
 
 

@@ -82,7 +82,8 @@ def sessions() -> int:
     """How many connections there are to this database."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND backend_type = 'client backend'"
         )
         count: int = cursor.fetchone()[0]
         return count

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .tenants import may_use_tenant, signed_in_here
+from .tenants import belongs_to_tenant, may_use_tenant, signed_in_here
 
-__all__ = ["may_use_tenant", "signed_in_here"]
+__all__ = ["belongs_to_tenant", "may_use_tenant", "signed_in_here"]

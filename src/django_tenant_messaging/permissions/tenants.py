@@ -14,12 +14,15 @@ if TYPE_CHECKING:
 
 
 def may_use_tenant(user: AbstractBaseUser | AnonymousUser, schema_name: str) -> bool:
-    """Say whether a user is active and belongs to the tenant.
+    """Say whether a user is active and belongs to the tenant."""
+    return user.is_authenticated and user.is_active and belongs_to_tenant(user, schema_name)
 
-    Users of a tenant's own schema do. Shared users need the ``TENANT_MEMBERSHIP`` hook; without it nobody does.
+
+def belongs_to_tenant(user: AbstractBaseUser, schema_name: str) -> bool:
+    """Say whether a user, active or not, is one of the tenant's.
+
+    Users of a tenant's own schema are. Shared users need the ``TENANT_MEMBERSHIP`` hook; without it nobody is.
     """
-    if not (user.is_authenticated and user.is_active):
-        return False
     hook = messaging_settings.TENANT_MEMBERSHIP
     if hook is None:
         return not users_are_shared()

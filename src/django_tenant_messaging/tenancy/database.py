@@ -24,10 +24,11 @@ TENANT_DATABASE = get_tenant_database_alias()
 
 
 def users_are_shared() -> bool:
-    """Say whether the user model's table is in the shared schema rather than in each tenant's."""
+    """Say whether tenants with messages, all or those of some type, have no table of users in their own schema."""
     from django.contrib.auth import get_user_model
 
-    return not is_among(get_user_model()._meta.app_config, _tenant_apps())
+    app = get_user_model()._meta.app_config
+    return any(serves_messages(kind) and not is_among(app, apps_of_kind(kind)) for kind in tenant_kinds())
 
 
 def sessions_are_per_tenant() -> bool:
