@@ -93,6 +93,12 @@ def test_readme_installs_into_a_living_host(host: Host) -> None:
     assert shown["globex"]["messages"] == []
     assert shown["globex"]["notified"] == []
     assert shown["globex"]["ben"] == {**ben, "shown": False}
+    # Dan came after the installation, in acme. Shared users get a status where they belong and are not new.
+    own, old = host.shape != "shared_users", ["ann@example.com", "ben@example.com"]
+    dan = ["dan@example.com"] if own else []
+    assert shown["acme"]["statuses"] == [dan, old + dan]
+    assert shown["globex"]["statuses"] == [[], old]
     assert shown["acme"]["after deletion"] == [["for Ben alone", None]]
+    assert (shown["acme"]["broken"], shown["globex"]["broken"]) == (503, 200)
     for company in ("acme", "globex"):
         assert shown[company]["stranger"]["status"] != 200

@@ -15,6 +15,8 @@ from django.utils.module_loading import import_string
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from django.http import HttpRequest
+
 T = TypeVar("T")
 
 
@@ -64,6 +66,10 @@ def _importable(value: Any) -> bool:
 
 
 HOOK = Rule("the dotted path of a callable, a callable, or None", _importable)
+FLAG_OR_HOOK = Rule(
+    "True, False, a callable or its dotted path",
+    lambda value: isinstance(value, bool) or (value is not None and _importable(value)),
+)
 
 
 class Setting(Generic[T]):
@@ -140,6 +146,13 @@ class MessagingSettings:
     KEEP_FAILED_TENANTS = Setting(False, FLAG)
     """Whether a tenant whose first migration failed is kept, with its half-made schema, for diagnosis. Inside a
     transaction nothing can be kept."""
+    SHOW_MIGRATION_DETAILS: Setting[bool | str | Callable[[HttpRequest], bool]] = Setting(True, FLAG_OR_HOOK)
+    """Who sees, when a tenant isn't ready, which schema that is, at which domain, what is missing there, and the
+    command that repairs it: everybody, nobody, or whom ``callable(request) -> bool`` lets. It is asked before sessions
+    and users are known, so it goes by addresses and headers; one that raises lets nobody."""
+    SHOW_HEALTH_DETAILS: Setting[bool | str | Callable[[HttpRequest], bool]] = Setting(False, FLAG_OR_HOOK)
+    """Who sees in the health view which schemas aren't ready and why: everybody, nobody, or whom
+    ``callable(request) -> bool`` lets. Everybody else sees how many there are of each state."""
     CHANNEL_LAYER = Setting("default", TEXT)
     """Alias in ``CHANNEL_LAYERS`` of the layer that carries hints between processes."""
     ALLOWED_ORIGINS: Setting[list[str] | tuple[str, ...]] = Setting((), ORIGINS)

@@ -35,8 +35,6 @@ Application = Callable[[Any, Any, Any], Awaitable[None]]
 PATH = "/ws/messages/"
 DENIAL = "websocket.http.response"
 """The ASGI extension by which a handshake is answered like an HTTP request."""
-RETRY_AFTER = 30
-"""Seconds after which a refused client should try again."""
 
 
 def messaging_asgi(django_application: Application, *, hub: Hub | None = None) -> Application:
@@ -190,7 +188,7 @@ async def _refuse(send: AsgiSend, code: CloseCode, scope: MutableMapping[str, An
     if code is CloseCode.UNAVAILABLE and DENIAL in (scope.get("extensions") or {}):
         headers = [
             (b"content-type", b"text/plain; charset=utf-8"),
-            (b"retry-after", str(RETRY_AFTER).encode()),
+            (b"retry-after", str(TenantNotReady.retry_after).encode()),
             (b"cache-control", b"no-store"),
         ]
         await send({"type": f"{DENIAL}.start", "status": 503, "headers": headers})

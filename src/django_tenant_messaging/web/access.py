@@ -7,15 +7,17 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from django.contrib.auth.views import redirect_to_login
+from django.db import DatabaseError, connections
 from django.http import Http404
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 
-from ..exceptions import MessagingError
+from ..exceptions import MessagingError, TenantNotReady
 from ..permissions import signed_in_here
-from ..tenancy import current_schema, is_public_schema
+from ..tenancy import TENANT_DATABASE, current_schema, is_public_schema, require_ready
+from .not_ready import hindrance_behind, refuse
 from .texts import describe, headline
 
 if TYPE_CHECKING:
@@ -25,11 +27,14 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 Page = Callable[Concatenate["HttpRequest", P], "HttpResponse"]
 
-STATUSES = {"not_found": 404, "forbidden": 403, "conflict": 409, "unavailable": 503}
+STATUSES = {"not_found": 404, "forbidden": 403, "conflict": 409, "unavailable": 503, "tenant_not_ready": 503}
 
 
 def tenant_page(view: Page[P]) -> Page[P]:
-    """Let those in who signed in to this tenant, and answer a domain error by a page that says what is wrong."""
+    """Let those in who signed in to this tenant, and answer a domain error by a page that says what is wrong.
+
+    A tenant that isn't ready is refused as by the middleware, which the host may have forgotten.
+    """
 
     @never_cache
     @wraps(view)
@@ -37,17 +42,31 @@ def tenant_page(view: Page[P]) -> Page[P]:
         schema_name = current_schema()
         if is_public_schema(schema_name):
             raise Http404("The shared schema has no messages.")
-        if not request.user.is_authenticated:
-            return redirect_to_login(_after_login(request))
-        if not signed_in_here(request.user, request.session, schema_name):
-            reason = _("Your session belongs to another organisation, or you are not a member of this one.")
-            return error_page(request, title=_("No access"), reason=reason, status=403)
         try:
-            return view(request, *args, **kwargs)
+            require_ready(schema_name)
+            return _turned_away(request, schema_name) or view(request, *args, **kwargs)
+        except TenantNotReady as error:
+            return refuse(request, error.readiness)
         except MessagingError as error:
             return error_page(request, title=headline(error), reason=describe(error), status=status_of(error))
+        except DatabaseError as error:
+            # In a broken transaction nothing can be asked; the middleware does it afterwards.
+            is_broken = connections[TENANT_DATABASE].in_atomic_block
+            found = None if is_broken else hindrance_behind(error, schema_name)
+            if found is None:
+                raise
+            return refuse(request, found)
 
     return page
+
+
+def _turned_away(request: HttpRequest, schema_name: str) -> HttpResponse | None:
+    if not request.user.is_authenticated:
+        return redirect_to_login(_after_login(request))
+    if not signed_in_here(request.user, request.session, schema_name):
+        reason = _("Your session belongs to another organisation, or you are not a member of this one.")
+        return error_page(request, title=_("No access"), reason=reason, status=403)
+    return None
 
 
 def actor(request: HttpRequest) -> AbstractBaseUser:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from django.utils.translation import gettext as _
 
 from ..conf import messaging_settings
+from ..types import SchemaState
 
 if TYPE_CHECKING:
     from ..exceptions import MessagingError
@@ -21,6 +22,8 @@ def headline(error: MessagingError) -> str:
             return _("Not allowed")
         case "unavailable":
             return _("Not available")
+        case "tenant_not_ready":
+            return _("Temporarily unavailable")
         case _code:
             return _("That did not work")
 
@@ -56,10 +59,47 @@ def error_texts() -> dict[str, str]:
         "invalid": content_rule(),
         "conflict": _("This contradicts something that happened before."),
         "unavailable": _("The service cannot be reached. Please try again."),
+        "tenant_not_ready": advice(),
         "disconnected": _("The connection is lost."),
         "timeout": _("The server did not answer in time."),
         "closed": _("The connection is closed."),
     }
+
+
+def state_text(state: SchemaState) -> str:
+    """Return in a sentence, for everybody, why a tenant in this state isn't served."""
+    match state:
+        case SchemaState.BEHIND:
+            return _("The service was updated, but the update of its database is not finished yet.")
+        case SchemaState.MISSING:
+            return _("The database of this site is not there: it has not been set up yet, or it is being restored.")
+        case SchemaState.DRIFTED:
+            return _("Parts of the database of this site are missing. It has to be repaired first.")
+        case _state:
+            return _("It is not known at the moment whether the database of this site is ready.")
+
+
+def state_name(state: SchemaState) -> str:
+    """Return a state in two or three words, for administrators."""
+    match state:
+        case SchemaState.BEHIND:
+            return _("migrations not applied")
+        case SchemaState.MISSING:
+            return _("schema missing")
+        case SchemaState.DRIFTED:
+            return _("tables or columns missing")
+        case _state:
+            return _("check failed")
+
+
+def safety() -> str:
+    """Return what becomes of the data while a tenant isn't served."""
+    return _("To protect your data, nothing is read or changed until this is done.")
+
+
+def advice() -> str:
+    """Return what somebody can do whose tenant isn't served."""
+    return _("Please try again in a few minutes. If this lasts, tell your administrator.")
 
 
 def page_texts() -> dict[str, object]:

@@ -9,11 +9,11 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from django.db import ProgrammingError, connections
+from django.db import DatabaseError, ProgrammingError, connections
 from psycopg import errors
 
 from ...conf import messaging_settings
-from ...exceptions import TenantNotReady
+from ...exceptions import TenantNotReady, Unavailable
 from ...types import Readiness, SchemaState
 from ..context import public_schema
 from ..database import TENANT_DATABASE
@@ -21,7 +21,7 @@ from .inspection import inspect_schema, inspect_schemas
 from .schemas import kind_of, schema_kinds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ class Verdicts:
         self._forgotten: dict[str, int] = {}
         self._reminded: dict[str, float] = {}
         self._lock = threading.Lock()
+        self._looking_at_all = threading.Lock()
 
     def fresh(self, schema_name: str) -> Readiness | None:
         """Return what is known and still valid, without a query."""
@@ -75,15 +76,35 @@ class Verdicts:
             check.release()
 
     def of_all(self) -> dict[str, Readiness]:
-        """Return what all schemas are, looking together at those of which nothing valid is known."""
-        kinds = schema_kinds()
-        unknown = {name: kind for name, kind in kinds.items() if self.fresh(name) is None}
-        marks = {name: self._forgotten.get(name, 0) for name in unknown}
-        looked = {found.schema_name: found for found in inspect_schemas(unknown)}
+        """Return what all schemas are, looking together at those of which nothing valid is known.
+
+        One query lists the tenants; while all is known that is all, and of those who ask at the same time one looks.
+        """
+        try:
+            kinds = schema_kinds()
+        except DatabaseError as error:
+            raise Unavailable(f"The tenants can't be listed: {error}") from error
+        known = self._fresh_of(kinds)
+        if len(known) < len(kinds):
+            if not self._looking_at_all.acquire(timeout=CHECK_PATIENCE):
+                raise Unavailable("The schemas are still being looked at.")
+            try:
+                # Who waited finds here what was found meanwhile.
+                known |= self._fresh_of(kinds)
+                known |= self._look_at_all({name: kind for name, kind in kinds.items() if name not in known})
+            finally:
+                self._looking_at_all.release()
+        return {name: known[name] for name in kinds}
+
+    def _fresh_of(self, names: Iterable[str]) -> dict[str, Readiness]:
+        return {name: found for name in names if (found := self.fresh(name)) is not None}
+
+    def _look_at_all(self, kinds: Mapping[str, str]) -> dict[str, Readiness]:
+        marks = {name: self._forgotten.get(name, 0) for name in kinds}
+        looked = {found.schema_name: found for found in _inspected(kinds)}
         for name, found in looked.items():
             self._keep(found, marks[name])
-        verdicts = {name: looked.get(name) or self.fresh(name) for name in kinds}
-        return {name: found or self.of(name) for name, found in verdicts.items()}
+        return looked
 
     def forget(self, schema_name: str) -> None:
         """Believe nothing of a schema any longer, nor what a look finds that has begun already."""
@@ -92,9 +113,10 @@ class Verdicts:
             self._verdicts.pop(schema_name, None)
 
     def forget_all(self) -> None:
-        """Believe nothing of any schema any longer."""
+        """Believe nothing of any schema any longer, and remember of none that it was reported."""
         for schema_name in list(self._verdicts):
             self.forget(schema_name)
+        self._reminded.clear()
 
     def _look(self, schema_name: str, kind: str | None) -> Readiness:
         mark = self._forgotten.get(schema_name, 0)
@@ -139,6 +161,20 @@ class Verdicts:
             )
 
 
+def _inspected(kinds: Mapping[str, str]) -> list[Readiness]:
+    """Inspect schemas; those of a kind whose requirements can't be read, such as by a broken migration, are errors."""
+    try:
+        return list(inspect_schemas(kinds))
+    except Unavailable:
+        raise
+    except Exception as error:  # noqa: BLE001 - a migration module may raise anything
+        apart = set(kinds.values())
+        if len(apart) > 1:
+            parts = ({name: kind for name, kind in kinds.items() if kind == one} for one in apart)
+            return [found for part in parts for found in _inspected(part)]
+        return [Readiness(name, SchemaState.ERROR, error=f"it can't be inspected: {error}") for name in kinds]
+
+
 verdicts = Verdicts()
 _bypass_warned = float("-inf")
 
@@ -175,7 +211,7 @@ def readiness_of(schema_name: str) -> Readiness:
 
 
 def readiness_of_all() -> Mapping[str, Readiness]:
-    """Return whether each schema is ready, the shared one first.
+    """Return whether each schema is ready, the shared one first; one query while all is known.
 
     Raises :class:`~django_tenant_messaging.exceptions.Unavailable` when the database doesn't answer.
     """
