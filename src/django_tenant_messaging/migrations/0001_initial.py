@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import django.db.models.deletion
 import django.utils.timezone
 from django.conf import settings
 from django.db import migrations, models
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # What happens to a row when its user is deleted, carried out by the database: see models/users.py.
 USER_KEYS = [
@@ -20,10 +23,10 @@ USER_KEYS = [
 ]
 
 
-def constrain_user_keys(apps: Any, schema_editor: Any) -> None:
+def constrain_user_keys(apps: Any, schema_editor: Any, keys: Iterable[tuple[str, str, str]] = USER_KEYS) -> None:
     quote = schema_editor.quote_name
     user = apps.get_model(settings.AUTH_USER_MODEL)._meta
-    for model_name, field_name, rule in USER_KEYS:
+    for model_name, field_name, rule in keys:
         model = apps.get_model("django_tenant_messaging", model_name)
         column = model._meta.get_field(field_name).column
         schema_editor.execute(

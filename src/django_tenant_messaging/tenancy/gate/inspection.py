@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from django.db import DatabaseError, OperationalError, ProgrammingError, connections, transaction
-from psycopg import sql
+from psycopg import errors, sql
 
 from ...exceptions import Unavailable
 from ...types import Readiness, SchemaState
@@ -29,24 +29,49 @@ BATCH = 200
 default (``max_locks_per_transaction`` x ``max_connections``)."""
 LOCK_TIMEOUT = 2_000
 """Milliseconds to wait for a table that somebody holds exclusively."""
+SETTINGS = (
+    f"SET LOCAL lock_timeout = {LOCK_TIMEOUT}",
+    # Two hundred schemas look so expensive to the planner that it would compile the statement, longer than that runs.
+    "SET LOCAL jit = off",
+)
 
 CATALOG = """
 SELECT n.nspname, EXISTS (
     SELECT 1 FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid AND c.relname = 'django_migrations')
 FROM pg_catalog.pg_namespace n WHERE n.nspname = ANY({names})
 """
+HELD = """
+SELECT DISTINCT n.nspname
+FROM pg_catalog.pg_locks l
+JOIN pg_catalog.pg_database d ON d.oid = l.database AND d.datname = current_database()
+JOIN pg_catalog.pg_class c ON c.oid = l.relation AND c.relname = 'django_migrations'
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = ANY({names})
+WHERE l.mode = 'AccessExclusiveLock'
+"""
 RECORDED = """SELECT {name}::text, (SELECT json_agg(json_build_array(app, name))::text FROM {table})"""
 ABSENT = """
 SELECT r.name, r.migrations, (
-    SELECT array_agg(DISTINCT CASE WHEN c.oid IS NULL THEN q.tab ELSE q.tab || '.' || q.col END)
+    SELECT array_agg(absent.name)
     FROM required q
-    LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = q.tab::name
-    LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = q.col::name AND NOT a.attisdropped
-    WHERE a.attname IS NULL)
+    -- Looked up by its key: a join makes the planner read the whole catalog for each schema.
+    CROSS JOIN LATERAL (SELECT (
+        SELECT oid FROM pg_catalog.pg_class WHERE relnamespace = n.oid AND relname = q.tab) AS oid) c
+    CROSS JOIN LATERAL (SELECT array(
+        SELECT a.attname FROM pg_catalog.pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS cols) present
+    CROSS JOIN LATERAL (
+        SELECT q.tab::text WHERE c.oid IS NULL
+        UNION ALL
+        SELECT q.tab || '.' || col FROM unnest(q.cols) col WHERE c.oid IS NOT NULL AND col <> ALL (present.cols)
+    ) absent(name)
+    -- Settles nearly every table by one comparison.
+    WHERE NOT q.cols <@ present.cols)
 FROM recorded r JOIN pg_catalog.pg_namespace n ON n.nspname = r.name::name
 """
 STATEMENT = """
-WITH required(tab, col) AS (SELECT * FROM unnest({tables}::text[], {columns}::text[])),
+WITH required(tab, cols) AS MATERIALIZED (
+         SELECT tab::name, array_agg(col::name)
+         FROM unnest({tables}::text[], {columns}::text[]) given(tab, col) GROUP BY tab),
      recorded(name, migrations) AS ({recorded})
 {absent}
 """
@@ -59,7 +84,10 @@ def inspect_schema(schema_name: str, kind: str) -> Readiness:
 
     Raises :class:`~django_tenant_messaging.exceptions.Unavailable` when the database doesn't answer.
     """
-    requirements = requirements_of(kind)
+    try:
+        requirements = requirements_of(kind)
+    except LookupError as error:
+        return _unknowable(schema_name, error)
     try:
         (row,) = _read([schema_name], requirements)
     except ProgrammingError:
@@ -89,37 +117,53 @@ def _inspect_batch(kinds: Mapping[str, str]) -> dict[str, Readiness]:
         has_record: dict[str, bool] = dict(_fetch(statement))
     except DatabaseError as error:
         raise Unavailable(f"The schemas can't be listed: {_first_line(error)}") from error
-    found: dict[str, Readiness] = {}
-    readable: defaultdict[str, list[str]] = defaultdict(list)
+    by_kind: defaultdict[str, list[str]] = defaultdict(list)
     for name, kind in kinds.items():
-        if name not in has_record:
-            found[name] = Readiness(name, SchemaState.MISSING, is_shared=is_public_schema(name))
-        elif has_record[name]:
-            readable[kind].append(name)
-        else:
-            found[name] = _judge((name, None, None), requirements_of(kind))
-    for kind, names in readable.items():
-        found |= _inspect_readable(names, requirements_of(kind))
+        by_kind[kind].append(name)
+    found: dict[str, Readiness] = {}
+    for kind, names in by_kind.items():
+        found |= _inspect_kind(kind, names, has_record)
     return found
 
 
+def _inspect_kind(kind: str, names: list[str], has_record: Mapping[str, bool]) -> dict[str, Readiness]:
+    try:
+        requirements = requirements_of(kind)
+    except LookupError as error:
+        return {name: _unknowable(name, error) for name in names}
+    found = {
+        name: _judge((name, None, None), requirements)
+        if name in has_record
+        else Readiness(name, SchemaState.MISSING, is_shared=is_public_schema(name))
+        for name in names
+        if not has_record.get(name)
+    }
+    return found | _inspect_readable([name for name in names if has_record.get(name)], requirements)
+
+
 def _inspect_readable(names: list[str], requirements: Requirements) -> dict[str, Readiness]:
-    """Read schemas together; when that fails, halves of them, so that the one at fault fails alone."""
+    """Read schemas together; when that fails, in parts, so that the one at fault fails alone."""
+    if not names:
+        return {}
     try:
         rows = {row[0]: row for row in _read(names, requirements)}
     except DatabaseError as error:
-        if len(names) == 1:
-            return {names[0]: _failure(names[0], error)}
-        middle = len(names) // 2
-        return {
-            **_inspect_readable(names[:middle], requirements),
-            **_inspect_readable(names[middle:], requirements),
-        }
+        held = _held(names) if isinstance(error.__cause__, errors.LockNotAvailable) else set[str]()
+        found = {name: _failure(name, error) for name in names if name in held or len(names) == 1}
+        rest = [name for name in names if name not in found]
+        # Without those that are locked, which would cost the full patience each, it may well do.
+        middle = 0 if found else len(rest) // 2
+        return found | _inspect_readable(rest[:middle], requirements) | _inspect_readable(rest[middle:], requirements)
     return {
         # One that vanished meanwhile has no row.
         name: _judge(rows[name], requirements) if name in rows else Readiness(name, SchemaState.MISSING)
         for name in names
     }
+
+
+def _held(names: list[str]) -> set[str]:
+    """Return the schemas whose record of migrations somebody holds exclusively, or waits to."""
+    return {name for (name,) in _fetch(sql.SQL(HELD).format(names=sql.Literal(names)))}
 
 
 def _read(names: Iterable[str], requirements: Requirements) -> list[Row]:
@@ -137,21 +181,30 @@ def _read(names: Iterable[str], requirements: Requirements) -> list[Row]:
 
 
 def _fetch(statement: sql.Composed) -> list[Any]:
-    """Run a statement, without harm to a transaction that may be open.
+    """Run a statement that only reads, without harm to a transaction that may be open.
 
-    Outside of one, the limit of waiting goes along in the same round trip and ends with it.
+    How it is to run goes along in the same round trip and ends with it, unless the statement has to be in a
+    transaction of its own anyway.
     """
     connection = connections[TENANT_DATABASE]
     with connection.cursor() as cursor:
+        raw = cursor.cursor.connection
         # Composed against the connection, for its encoding and its rules of quoting.
-        text = statement.as_string(cursor.cursor.connection)
-        if connection.in_atomic_block:
-            with transaction.atomic(TENANT_DATABASE):
-                cursor.execute(text)
-                return list(cursor.fetchall())
-        cursor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT};{text}")
-        cursor.nextset()
-        return list(cursor.fetchall())
+        text = statement.as_string(raw)
+        # A host may let psycopg prepare what repeats, which two statements in one can't be.
+        if not connection.in_atomic_block and raw.prepare_threshold is None:
+            cursor.execute(";".join((*SETTINGS, text)))
+            while cursor.nextset():
+                pass
+            return list(cursor.fetchall())
+        with transaction.atomic(TENANT_DATABASE):
+            for setting in SETTINGS:
+                cursor.execute(setting)
+            cursor.execute(text)
+            rows = list(cursor.fetchall())
+            # Ends the settings too, which would else last as long as the caller's transaction.
+            transaction.set_rollback(True, TENANT_DATABASE)
+        return rows
 
 
 def _judge(row: Row, requirements: Requirements) -> Readiness:
@@ -181,6 +234,10 @@ def _failure(schema_name: str, error: DatabaseError) -> Readiness:
     if isinstance(error, OperationalError) and not connection.in_atomic_block and not connection.is_usable():
         connection.close()
         raise Unavailable(f"The database did not answer: {_first_line(error)}") from error
+    return _unknowable(schema_name, error)
+
+
+def _unknowable(schema_name: str, error: Exception) -> Readiness:
     logger.error("[%s] The schema can't be inspected: %s", schema_name, _first_line(error))
     return Readiness(
         schema_name,

@@ -11,12 +11,14 @@ from django.conf import settings
 from django.db import router
 from django.db.migrations.loader import MigrationLoader
 from django_tenants.routers import TenantSyncRouter
+from django_tenants.utils import get_tenant_types, has_multi_type_tenants
 
 from ..database import TENANT_DATABASE, apps_of_kind, is_among
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
+    from django.db.migrations import Migration
     from django.db.migrations.state import StateApps
 
 Key = tuple[str, str]
@@ -27,7 +29,8 @@ Key = tuple[str, str]
 class Requirements:
     """What the schemas of one kind must hold.
 
-    ``migrations`` maps each migration on disk to those that it replaces. ``columns`` are pairs of table and column.
+    ``migrations`` maps each migration on disk, in the order in which they run, to those that it replaces. ``columns``
+    are pairs of table and column.
     """
 
     labels: frozenset[str]
@@ -35,13 +38,28 @@ class Requirements:
     columns: tuple[tuple[str, str], ...]
 
     def missing(self, recorded: Collection[Key]) -> list[Key]:
-        """Return the migrations that ``migrate`` would apply.
+        """Return the migrations that ``migrate`` would apply, in that order.
 
-        As in Django, a squashed migration counts when all that it replaces is recorded, and what it replaces counts
-        when the squashed one is. Of a squashed migration and its parts those are named that would run.
+        As in Django, a squashed migration counts when all that it replaces is recorded; one whose parts are recorded
+        only in part is finished by those. Two cases differ: one that is itself recorded, and none of its parts, isn't
+        missing, though Django might run it again; and one that was begun by parts that are no longer on disk is, though
+        Django might pass over it in silence.
         """
-        missing = [key for key in self.migrations if not self._is_applied(key, recorded)]
-        return [key for key in missing if self._would_run(key, recorded)]
+        applied, unused = set(recorded), set[Key]()
+        for squashed, parts in self.migrations.items():
+            if not parts:
+                continue
+            left = [part for part in self._originals(squashed) if part not in recorded]
+            is_begun = len(left) < len(self._originals(squashed))
+            if not left:
+                applied.add(squashed)
+            elif is_begun:
+                applied.discard(squashed)
+            if left and is_begun:
+                unused.update([squashed] if all(part in self.migrations for part in left) else [])
+            else:
+                unused.update(parts)
+        return [key for key in self.migrations if key not in applied and key not in unused]
 
     def unknown(self, recorded: Collection[Key]) -> list[Key]:
         """Return what is recorded for these apps, but neither on disk nor replaced by what is."""
@@ -50,24 +68,10 @@ class Requirements:
             key for key in recorded if key[0] in self.labels and key not in self.migrations and key not in replaced
         )
 
-    def _is_applied(self, key: Key, recorded: Collection[Key]) -> bool:
-        return self._is_recorded(key, recorded) or any(
-            self._is_applied(squashed, recorded) for squashed, parts in self.migrations.items() if key in parts
-        )
-
-    def _is_recorded(self, key: Key, recorded: Collection[Key]) -> bool:
-        parts = self.migrations.get(key, ())
-        return key in recorded or (bool(parts) and all(self._is_recorded(part, recorded) for part in parts))
-
-    def _would_run(self, key: Key, recorded: Collection[Key]) -> bool:
-        parts = self.migrations[key]
-        if any(self._is_recorded(part, recorded) for part in parts):
-            # Begun in its parts, it is finished in its parts.
-            return not any(part in self.migrations for part in parts)
-        return not any(
-            key in parts and not any(self._is_recorded(part, recorded) for part in parts)
-            for parts in self.migrations.values()
-        )
+    def _originals(self, key: Key) -> list[Key]:
+        """Resolve a squashed migration to the unsquashed ones that it replaces, those of squashed parts included."""
+        parts = self.migrations.get(key)
+        return [original for part in parts for original in self._originals(part)] if parts else [key]
 
 
 _lock = threading.Lock()
@@ -78,8 +82,11 @@ def requirements_of(kind: str) -> Requirements:
     """Return what schemas of a tenant type must hold; worked out once for each process and set of apps.
 
     The tables are those of the migrations' own state, not of today's models: a model that was changed without
-    ``makemigrations`` doesn't make every tenant unready. Raises what a broken migration module raises.
+    ``makemigrations`` doesn't make every tenant unready. Raises ``LookupError`` for a kind that isn't in
+    ``TENANT_TYPES``, and what a broken migration module raises.
     """
+    if has_multi_type_tenants() and kind not in get_tenant_types():
+        raise LookupError(f"its tenant type {kind!r} is not one of TENANT_TYPES")
     entries = apps_of_kind(kind)
     key = entries, tuple(sorted(settings.MIGRATION_MODULES.items())), settings.AUTH_USER_MODEL
     with _lock:
@@ -89,23 +96,53 @@ def requirements_of(kind: str) -> Requirements:
 
 
 def state_models(labels: Collection[str]) -> list[Any]:
-    """Return the models of these apps, as all migrations together leave them, that have tables in a schema."""
-    state: StateApps = MigrationLoader(None, ignore_no_migrations=True).project_state().apps
-    models: list[Any] = state.get_models(include_auto_created=True)
-    return [model for model in models if model._meta.app_label in labels and _has_table(model)]
+    """Return the models of these apps, as all migrations together leave them, that have tables in a schema.
+
+    Apps without migrations have none: ``migrate_schemas`` makes no tables for them.
+    """
+    return _state_models(MigrationLoader(None, ignore_no_migrations=True), labels)
+
+
+def migrations_of(label: str) -> list[Migration]:
+    """Return an app's migrations, those that are replaced included."""
+    disk = MigrationLoader(None, ignore_no_migrations=True).disk_migrations
+    return [migration for key, migration in disk.items() if key[0] == label]
 
 
 def _work_out(entries: frozenset[str]) -> Requirements:
     labels = frozenset(app.label for app in apps.get_app_configs() if is_among(app, entries))
-    disk = MigrationLoader(None, ignore_no_migrations=True).disk_migrations
-    migrations = {key: tuple(migration.replaces) for key, migration in disk.items() if key[0] in labels}
+    loader = MigrationLoader(None, ignore_no_migrations=True)
+    migrations = {
+        key: tuple(loader.disk_migrations[key].replaces) for key in _running_order(loader) if key[0] in labels
+    }
     columns = [
         (model._meta.db_table, field.column)
-        for model in state_models(labels)
+        for model in _state_models(loader, labels)
         for field in model._meta.local_concrete_fields
         if field.column
     ]
     return Requirements(labels, migrations, tuple(columns))
+
+
+def _running_order(loader: MigrationLoader) -> list[Key]:
+    """Return all migrations on disk, each after those that it depends on, and after those that it replaces."""
+
+    def with_parts(key: Key) -> Iterator[Key]:
+        migration = loader.disk_migrations.get(key)
+        if migration is not None:
+            for part in migration.replaces:
+                yield from with_parts(part)
+            yield key
+
+    plan = (key for leaf in loader.graph.leaf_nodes() for key in loader.graph.forwards_plan(leaf))
+    return list(dict.fromkeys(part for key in plan for part in with_parts(key)))
+
+
+def _state_models(loader: MigrationLoader, labels: Collection[str]) -> list[Any]:
+    state: StateApps = loader.project_state().apps
+    models: list[Any] = state.get_models(include_auto_created=True)
+    wanted = loader.migrated_apps & set(labels)
+    return [model for model in models if model._meta.app_label in wanted and _has_table(model)]
 
 
 def _has_table(model: Any) -> bool:
