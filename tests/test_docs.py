@@ -92,9 +92,16 @@ def test_every_system_check_is_documented() -> None:
         for file in package.rglob("*.py")
         for found in re.findall(r'id="(tenant_messaging\.\w+)"', file.read_text())
     }
-    table = (DOCS / "settings.md").read_text()
+    rows, _, sections = (DOCS / "checks.md").read_text().partition("\n## ")
     assert ids
-    assert set(re.findall(r"tenant_messaging\.\w+", table)) == ids
+    assert re.findall(r"^\| \[`(tenant_messaging\.\w+)`\]\(#", rows, re.MULTILINE) == sorted(ids)
+    # Each is explained below, in one section that says why it matters and how to fix it.
+    explained = [section.splitlines() for section in f"## {sections}".split("\n## ")]
+    assert sorted(re.findall(r"[EW]\d{3}", "".join(lines[0].partition(":")[0] for lines in explained))) == [
+        name.removeprefix("tenant_messaging.") for name in sorted(ids)
+    ]
+    for lines in explained:
+        assert {"Why it matters", "How to fix it"} <= set(lines), lines[0]
 
 
 def test_every_error_and_close_code_is_documented(built: Path) -> None:

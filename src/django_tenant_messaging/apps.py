@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from django.apps import AppConfig
@@ -23,20 +24,42 @@ class TenantMessagingConfig(AppConfig):
     def ready(self) -> None:
         """Connect receivers and event sinks, register the system checks."""
         from django.contrib.auth.signals import user_logged_in
-        from django.core.checks import register
+        from django.core.checks import Tags, register
         from django.db.models.signals import post_save
 
-        from .checks import check_installation, check_settings
+        from . import checks
         from .events import connect_sink
         from .models import Message
-        from .realtime.publisher import publish
+        from .tenancy import connect_creation
 
         user_logged_in.connect(bind_login, dispatch_uid="tenant_messaging_bind_login")
         post_save.connect(complete_message, sender=Message, dispatch_uid="tenant_messaging_message")
+        # Not of one sender: a user may be saved by a proxy of the user model, or by a child of it.
+        post_save.connect(begin_status, dispatch_uid="tenant_messaging_status")
+        connect_creation()
         connect_sink(publish)
         connect_sink(send_signals)
-        register(check_settings, "tenant_messaging")
-        register(check_installation, "tenant_messaging")
+        register(checks.check_settings, "tenant_messaging")
+        register(checks.check_installation, "tenant_messaging")
+        register(checks.check_middleware, "tenant_messaging")
+        register(checks.check_isolation, "tenant_messaging", Tags.security)
+        register(checks.check_connections, "tenant_messaging")
+        register(checks.check_channel_layers, "tenant_messaging")
+        register(checks.check_shared_layer, "tenant_messaging", deploy=True)
+        register(checks.check_bypass, "tenant_messaging")
+        register(checks.check_tenants, "tenant_messaging", Tags.database)
+        if find_spec("prometheus_client"):
+            from .metrics import connect_metrics
+
+            connect_metrics()
+
+
+def publish(events: Sequence[Event]) -> None:
+    """Hand events to the sockets."""
+    # Loaded with the first event: a command that sends nothing starts in three quarters of the time.
+    from .realtime.publisher import publish
+
+    publish(events)
 
 
 def send_signals(events: Sequence[Event]) -> None:
@@ -75,3 +98,13 @@ def complete_message(instance: Any, created: bool, raw: bool = False, **_kwargs:
 
     if created and not raw:
         complete_created_message(instance)
+
+
+def begin_status(instance: Any, created: bool, using: str, raw: bool = False, **_kwargs: Any) -> None:
+    """A user who was just created gets a status; those of a fixture come with theirs, or get one at first use."""
+    from django.contrib.auth import get_user_model
+
+    from .actions.status_creation import insert_status_of_new_user
+
+    if created and not raw and isinstance(instance, get_user_model()):
+        insert_status_of_new_user(instance, using=using)

@@ -26,9 +26,11 @@ def check_installation(**_kwargs: Any) -> list[CheckMessage]:
     if app_is_shared():
         found.append(
             Error(
-                "django_tenant_messaging is in SHARED_APPS: where a tenant's table is missing, the query would be"
-                " answered from the shared schema.",
-                hint='Remove "django_tenant_messaging" from SHARED_APPS and keep it in TENANT_APPS.',
+                "django_tenant_messaging is in SHARED_APPS: a tenant whose own tables are missing would read and write"
+                " the shared schema's tables of the same names, together with all such tenants and without any error.",
+                hint='Remove "django_tenant_messaging" from SHARED_APPS and keep it in TENANT_APPS. If the shared'
+                " schema got its tables and nothing in them is yours, run before:"
+                " python manage.py migrate_schemas --shared django_tenant_messaging zero --skip-checks",
                 id="tenant_messaging.E005",
             )
         )
