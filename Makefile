@@ -10,11 +10,11 @@ export DEMO_PORT
 PYTEST ?= -m pytest --numprocesses auto --maxprocesses 8
 IN := $(PYTHON) tools/bootstrap.py
 
-.PHONY: help demo test lint docs check
+.PHONY: help demo test lint docs bench-gate check
 .DEFAULT_GOAL := help
 
 help: ## say what there is
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
 demo: ## start the demo on port $DEMO_PORT (8000), with a PostgreSQL of its own
 	@$(IN) demo example_project/demo.py
@@ -27,5 +27,8 @@ lint: ## check style, types and the layers
 
 docs: ## build the documentation into docs/_build
 	@$(IN) dev -m sphinx -W --keep-going -q docs docs/_build
+
+bench-gate: ## measure what the migration gate costs, beside migrate_schemas --check
+	@$(IN) demo benchmarks/gate.py
 
 check: lint docs test ## all of the above but the demo
