@@ -14,7 +14,7 @@ from django_tenants.utils import get_tenant_domain_model, has_multi_type_tenants
 from ..conf import messaging_settings
 from ..exceptions import TenantNotFound
 from .context import activated, is_public_schema, public_schema
-from .database import serves_messages
+from .database import TENANT_DATABASE, serves_messages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -106,7 +106,7 @@ def _tenant_of_domain(hostname: str) -> Tenant:
         raise TenantNotFound("No tenant has a domain with control characters.")
     domains = get_tenant_domain_model()
     with activated(public_schema()):
-        domain = domains.objects.select_related("tenant").filter(domain=hostname).first()
+        domain = domains.objects.using(TENANT_DATABASE).select_related("tenant").filter(domain=hostname).first()
     if domain is None or is_public_schema(domain.tenant.schema_name):
         raise TenantNotFound(f"No tenant has the domain {hostname}.")
     if not serves_messages(domain.tenant.get_tenant_type() if has_multi_type_tenants() else ""):

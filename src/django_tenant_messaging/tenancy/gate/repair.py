@@ -126,7 +126,7 @@ STEPS: dict[SchemaState, Callable[[Readiness, str, list[str]], None]] = {
 
 
 def _tenant(schema_name: str) -> TenantMixin:
-    return get_tenant_model().objects.get(schema_name=schema_name)
+    return get_tenant_model().objects.using(TENANT_DATABASE).get(schema_name=schema_name)
 
 
 def _applied(before: Readiness, after: Readiness) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from django_tenants.utils import get_multi_type_database_field_name, get_tenant_model, has_multi_type_tenants
 
 from ..context import activated, is_public_schema, public_schema
+from ..database import TENANT_DATABASE
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -20,7 +21,7 @@ def schema_kinds(schema_names: Collection[str] | None = None) -> dict[str, str]:
     """
     type_field = [get_multi_type_database_field_name()] if has_multi_type_tenants() else []
     public = public_schema()
-    tenants = get_tenant_model().objects.exclude(schema_name=public).order_by("schema_name")
+    tenants = get_tenant_model().objects.using(TENANT_DATABASE).exclude(schema_name=public).order_by("schema_name")
     if schema_names is not None:
         tenants = tenants.filter(schema_name__in=schema_names)
     with activated(public):

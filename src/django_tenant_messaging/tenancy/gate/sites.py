@@ -70,7 +70,7 @@ def _has_site(schema_name: str) -> bool:
 
 
 def _primary_domain(tenant: Any) -> str | None:
-    domains = get_tenant_domain_model().objects.filter(tenant=tenant, is_primary=True)
+    domains = get_tenant_domain_model().objects.using(TENANT_DATABASE).filter(tenant=tenant, is_primary=True)
     domain: str | None = domains.values_list("domain", flat=True).first()
     return domain
 
@@ -103,5 +103,5 @@ def _site() -> Site | None:
 
 def _is_placeholder(domain: str, tenant: Any) -> bool:
     """Say whether nobody chose the domain: it is Django's, or in a clone that of the template."""
-    domains = get_tenant_domain_model().objects.filter(domain=domain)
+    domains = get_tenant_domain_model().objects.using(TENANT_DATABASE).filter(domain=domain)
     return domain == PLACEHOLDER or domains.exclude(tenant=tenant).exists()
