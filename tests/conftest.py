@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,10 @@ from tests.harness.run import Run, disconnect_django, new_run, point_django_at
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
+    from tests.harness.clock import Clock
     from tests.harness.peer import Peers
     from tests.harness.server import Server
+    from tests.harness.spare import OwnMigrations
     from tests.harness.tenants import Tenant
 
 CI = os.environ.get("CI") == "true"
@@ -118,6 +121,36 @@ def people(tenants: tuple[Tenant, Tenant]) -> tuple[str, ...]:
         for name in names:
             tenant.create_user(name)
     return names
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time by which verdicts of schemas run out; it stands until the test moves it."""
+    from tests.harness.clock import Clock
+
+    clock = Clock()
+    # By its full name: the package exports an object that is called like the module.
+    monkeypatch.setattr(sys.modules["django_tenant_messaging.tenancy.gate.verdicts"], "time", clock)
+    return clock
+
+
+@pytest.fixture
+def spare(tenants: tuple[Tenant, Tenant]) -> Iterator[Tenant]:
+    """A tenant to break."""
+    from tests.harness.spare import spare_tenant
+
+    with spare_tenant("spare") as tenant:
+        yield tenant
+
+
+@pytest.fixture
+def own(tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[OwnMigrations]:
+    """Migrations that the test writes."""
+    from tests.harness.spare import OwnMigrations
+
+    migrations = OwnMigrations(tmp_path, settings, monkeypatch)
+    yield migrations
+    migrations.forget()
 
 
 @pytest.fixture

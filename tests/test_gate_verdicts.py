@@ -20,28 +20,12 @@ from tests.harness.queries import exactly, queries
 from tests.harness.together import together
 
 if TYPE_CHECKING:
+    from tests.harness.clock import Clock
     from tests.harness.tenants import Tenant
 
 pytestmark = pytest.mark.usefixtures("tenants")
 # The package exports an object of the same name.
 MODULE = sys.modules["django_tenant_messaging.tenancy.gate.verdicts"]
-
-
-class Clock:
-    """A monotonic clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(MODULE, "time", clock)
-    return clock
 
 
 def test_both_tenants_are_ready_and_each_is_looked_at_once() -> None:

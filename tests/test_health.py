@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
     from django_tenant_messaging.types import Readiness
+    from tests.harness.clock import Clock
     from tests.harness.server import Server
     from tests.harness.tenants import Tenant
 
@@ -69,23 +70,6 @@ def behind_the_tenant(settings: Any) -> None:
 def client() -> Client:
     """A monitor that asks at acme's address."""
     return Client(SERVER_NAME="acme.localhost", raise_request_exception=False)
-
-
-class Clock:
-    """A monotonic clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(VERDICTS, "time", clock)
-    return clock
 
 
 def totals(**counts: int) -> dict[str, int]:

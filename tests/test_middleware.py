@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
+    from tests.harness.clock import Clock
     from tests.harness.server import Server
     from tests.harness.tenants import Tenant
 
@@ -130,23 +131,6 @@ def ghost() -> Iterator[Client]:
     finally:
         connection.set_schema_to_public()  # type: ignore[attr-defined]
         Customer.objects.filter(pk=customer.pk).delete()
-
-
-class Clock:
-    """A monotonic clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(VERDICTS, "time", clock)
-    return clock
 
 
 def unreadable(monkeypatch: pytest.MonkeyPatch) -> None:

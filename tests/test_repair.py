@@ -31,29 +31,11 @@ from tests.harness.queries import exactly, queries
 from tests.harness.spare import OwnMigrations, definition, execute, spare_tenant, tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from tests.harness.tenants import Tenant
 
 OURS = "django_tenant_messaging_"
 OUR_TABLES = ["chatroom", "membership", "mention", "message", "notification", "roomcounter", "userstatus"]
 untyped: Any = connection
-
-
-@pytest.fixture
-def spare(tenants: Any) -> Iterator[Tenant]:
-    """A tenant to break."""
-    with spare_tenant("spare") as tenant:
-        yield tenant
-
-
-@pytest.fixture
-def own(tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[OwnMigrations]:
-    """Migrations that the test writes."""
-    migrations = OwnMigrations(tmp_path, settings, monkeypatch)
-    yield migrations
-    migrations.forget()
 
 
 def state(schema_name: str) -> SchemaState:

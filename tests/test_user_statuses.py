@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from asgiref.sync import async_to_sync
 from django.conf import settings as django_settings
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management import CommandError, call_command
+from django.core.management import call_command
 from django.db import connection, connections, transaction
 from django.test import override_settings
 from django.test.utils import isolate_apps
@@ -33,10 +33,13 @@ from django_tenant_messaging.selectors import list_members
 from django_tenant_messaging.tenancy import activated, require_ready, run_in_tenant
 from django_tenant_messaging.tenancy.gate import BYPASS_VARIABLE, verdicts
 from tests.harness.breaking import STATUS_TABLE, without_record, without_table
+from tests.harness.commands import Terminal, run_command
 from tests.harness.queries import exactly, queries
 from tests.harness.run import disconnect_django
 from tests.harness.together import outcomes, together
 from tests.harness.world import TEAM, made_world
+
+run = partial(run_command, "create_user_statuses")
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -620,22 +623,6 @@ def test_a_database_that_goes_away_is_told_as_such(acme: Tenant, monkeypatch: py
 
 
 # The command
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def run(*arguments: str, stderr: io.StringIO | None = None, **options: Any) -> tuple[int, list[str], list[str]]:
-    """Exit status and what is printed to both streams, the final error included."""
-    stdout, stderr, status = io.StringIO(), stderr or io.StringIO(), 0
-    try:
-        call_command("create_user_statuses", *arguments, stdout=stdout, stderr=stderr, **options)
-    except CommandError as error:
-        stderr.write(f"{error}\n")
-        status = error.returncode
-    return status, stdout.getvalue().splitlines(), stderr.getvalue().splitlines()
 
 
 def test_command_does_all_tenants_and_counts(acme: Tenant, globex: Tenant, people: tuple[str, ...]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -12,13 +11,13 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 from django.core.management import call_command
-from django.core.management.base import CommandError
 from django.db import connection
 
 from django_tenant_messaging.exceptions import Unavailable
@@ -27,9 +26,12 @@ from django_tenant_messaging.models import Message
 from django_tenant_messaging.tenancy.gate import inspect_schema, inspection, verdicts
 from django_tenant_messaging.tenancy.gate.migrating import migration_lock
 from django_tenant_messaging.types import SchemaState
-from tests.harness.breaking import STATUS_TABLE, locked_table
+from tests.harness.breaking import STATUS_TABLE, locked_table, without_table
+from tests.harness.commands import Terminal, run_command
 from tests.harness.queries import queries
 from tests.harness.spare import OwnMigrations, execute, spare_tenant, tables
+
+run = partial(run_command, "verify_tenant_migrations")
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,41 +43,10 @@ PATIENCE = 120
 
 
 @pytest.fixture
-def spare(tenants: Any) -> Iterator[Tenant]:
-    """A tenant to break."""
-    with spare_tenant("spare") as tenant:
-        yield tenant
-
-
-@pytest.fixture
 def other(tenants: Any) -> Iterator[Tenant]:
     """Another one."""
     with spare_tenant("other") as tenant:
         yield tenant
-
-
-@pytest.fixture
-def own(tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[OwnMigrations]:
-    """Migrations that the test writes."""
-    migrations = OwnMigrations(tmp_path, settings, monkeypatch)
-    yield migrations
-    migrations.forget()
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def run(*arguments: str, stderr: io.StringIO | None = None, **options: Any) -> tuple[int, list[str], list[str]]:
-    """The exit status of the command, and the lines of its outputs."""
-    stdout, stderr, status = io.StringIO(), stderr or io.StringIO(), 0
-    try:
-        call_command("verify_tenant_migrations", *arguments, stdout=stdout, stderr=stderr, **options)
-    except CommandError as error:
-        status = error.returncode
-        stderr.write(f"{error}\n")
-    return status, stdout.getvalue().splitlines(), stderr.getvalue().splitlines()
 
 
 def drift(*tenants: Tenant) -> None:
@@ -614,3 +585,23 @@ def test_parallel_fix_stops_at_the_first_failure_if_told(spare: Tenant, other: T
         assert len([line for line in printed if "FAILED" in line]) == 2
         assert not [line for line in printed if line.startswith("third: ")]
         assert inspect_schema("third", "").state is SchemaState.DRIFTED
+
+
+def test_a_schema_that_is_no_text_is_named_and_unknown() -> None:
+    name = b"\xff\xfe".decode(errors="surrogateescape")
+    status, printed, complaints = run("--schema", name)
+    assert (status, printed, complaints) == (2, [], ["No tenant has the schema: \\udcff\\udcfe"])
+    status, _printed, complaints = run_command("create_user_statuses", "--schema", name)
+    assert status == 2
+    assert "No tenant has the schema" in complaints[-1]
+
+
+def test_a_chosen_tenant_is_not_ready_while_the_shared_schema_is_not(spare: Tenant, database_url: str) -> None:
+    with without_table(database_url, "public", "customers_domain"):
+        status, printed, complaints = run("--schema", "spare")
+        assert status == 1
+        assert "1 schema: 1 ok" in printed
+        assert "the shared schema is not ready" in complaints[0]
+        assert "--schema=public" in complaints[0]
+        assert complaints[-1] == "Not ready: the shared schema."
+    assert run("--schema", "spare")[0] == 0

@@ -10,9 +10,9 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_asy
 from django.core.signals import got_request_exception
 
 from .tenancy import public_schema
-from .tenancy.gate import check_is_bypassed, hindrance, known_to_be_ready
+from .tenancy.gate import check_is_bypassed, hindrance, hindrance_after, known_to_be_ready
 from .web.health import is_migration_health, migration_health
-from .web.not_ready import hindrance_behind, refuse
+from .web.not_ready import refuse
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -68,7 +68,7 @@ class TenantMigrationCheckMiddleware:
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
         """Refuse a request whose view failed because the tenant isn't ready, as nobody knew yet."""
-        found = hindrance_behind(exception, _schema_of(request))
+        found = hindrance_after(exception, _schema_of(request))
         return self._refusal_after(request, found, exception) if found is not None else None
 
     def _refusal(self, request: HttpRequest) -> HttpResponseBase | None:
@@ -78,7 +78,7 @@ class TenantMigrationCheckMiddleware:
     def _instead_of(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         """Answer a 503 instead of a 500 that comes from another middleware, or from rendering, if that is why."""
         error = request.__dict__.pop(MET)
-        found = hindrance_behind(error, _schema_of(request)) if response.status_code == 500 else None
+        found = hindrance_after(error, _schema_of(request)) if response.status_code == 500 else None
         return self._refusal_after(request, found, error) if found is not None else response
 
     def _refusal_after(self, request: HttpRequest, found: Readiness, error: BaseException) -> HttpResponseBase:

@@ -145,6 +145,15 @@ def _repairs(kinds: dict[str, str], options: Options) -> Generator[Repair]:
         yield from repair_one_by_one(kinds, fail_fast=options.fail_fast)
 
 
+def _unready_shared_schema(course: _Course) -> Readiness | None:
+    """Return what is wrong with the shared schema, which tenants rely on, if it wasn't asked for."""
+    public = public_schema()
+    if public in course.kinds or not course.is_success:
+        return None
+    (shared,) = inspect_schemas({public: public})
+    return None if shared.is_ready else shared
+
+
 def _give_up(course: _Course, options: Options, output: OutputWrapper, message: str) -> NoReturn:
     if course.repairs:
         _report(course, options, output)
@@ -169,6 +178,13 @@ def _conclude(course: _Course, options: Options, output: OutputWrapper, errors: 
     ahead = [readiness.schema_name for readiness in found if readiness.state is SchemaState.AHEAD]
     if ahead:
         errors.write(f"Warning: a newer release has migrated {len(ahead)} of the schemas; this code serves them.")
+    shared = _unready_shared_schema(course)
+    if shared is not None:
+        errors.write(
+            f"Warning: the shared schema is not ready ({report.printable(shared.reason)}), so no tenant is served."
+            f" Required action: {shared.remedy}"
+        )
+        raise CommandError("Not ready: the shared schema.", returncode=NOT_READY)
     if course.is_success:
         return
     if not course.tenants_are_listed:

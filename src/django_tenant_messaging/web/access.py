@@ -17,7 +17,8 @@ from django.views.decorators.cache import never_cache
 from ..exceptions import MessagingError, TenantNotReady
 from ..permissions import signed_in_here
 from ..tenancy import TENANT_DATABASE, current_schema, is_public_schema, require_ready
-from .not_ready import hindrance_behind, refuse
+from ..tenancy.gate import hindrance_after
+from .not_ready import refuse
 from .texts import describe, headline
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def tenant_page(view: Page[P]) -> Page[P]:
         except DatabaseError as error:
             # In a broken transaction nothing can be asked; the middleware does it afterwards.
             is_broken = connections[TENANT_DATABASE].in_atomic_block
-            found = None if is_broken else hindrance_behind(error, schema_name)
+            found = None if is_broken else hindrance_after(error, schema_name)
             if found is None:
                 raise
             return refuse(request, found)

@@ -17,8 +17,6 @@ from django.utils.translation import gettext as _
 from ..conf import messaging_settings
 from ..exceptions import TenantNotReady
 from ..signals import tenant_refused
-from ..tenancy.gate import hindrance_after
-from ..tenancy.gate.verdicts import is_undefined
 from .details import may_see
 from .texts import advice, headline, safety, state_name, state_text
 
@@ -95,23 +93,6 @@ def refuse(request: HttpRequest, readiness: Readiness) -> HttpResponse:
         level="warning",
     )
     return response
-
-
-def hindrance_behind(error: BaseException, schema_name: str) -> Readiness | None:
-    """Return what is wrong with a tenant's schema if an error, or one that led to it, comes from that.
-
-    ``None`` when the error is another's. One query for each schema at most.
-    """
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        if isinstance(cause, TenantNotReady):
-            return cause.readiness
-        if is_undefined(cause):
-            return hindrance_after(cause, schema_name)
-        seen.add(id(cause))
-        cause = cause.__cause__ or cause.__context__
-    return None
 
 
 def preferred_type(request: HttpRequest) -> str:

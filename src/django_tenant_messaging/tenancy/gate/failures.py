@@ -141,7 +141,7 @@ class Failure:
 
 def cause_of(error: BaseException) -> BaseException:
     """Return the first error of a chain whose later ones only say that the transaction is aborted."""
-    links = list(_chain(error))
+    links = list(causes(error))
     masks = [
         place
         for place, link in enumerate(links)
@@ -153,7 +153,7 @@ def cause_of(error: BaseException) -> BaseException:
 def migration_of(error: BaseException) -> Migration | None:
     """Return the migration that was being applied when an error arose; Django doesn't tell it otherwise."""
     apply = MigrationExecutor.apply_migration.__code__
-    for link in _chain(error):
+    for link in causes(error):
         for frame, _line in traceback.walk_tb(link.__traceback__):
             if frame.f_code is apply:
                 migration: Migration = frame.f_locals["migration"]
@@ -166,7 +166,8 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and those that led to it, the latest first."""
     link: BaseException | None = error
     seen: set[int] = set()
     while link is not None and id(link) not in seen:

@@ -15,6 +15,7 @@ from ...exceptions import Unavailable
 from ...types import Readiness, SchemaState
 from ..context import is_public_schema
 from ..database import TENANT_DATABASE
+from .failures import first_line
 from .requirements import requirements_of
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def _inspect_batch(kinds: Mapping[str, str]) -> dict[str, Readiness]:
         statement = sql.SQL(CATALOG).format(names=sql.Literal(list(kinds)))
         has_record: dict[str, bool] = dict(_fetch(statement))
     except DatabaseError as error:
-        raise Unavailable(f"The schemas can't be listed: {_first_line(error)}") from error
+        raise Unavailable(f"The schemas can't be listed: {first_line(error)}") from error
     by_kind: defaultdict[str, list[str]] = defaultdict(list)
     for name, kind in kinds.items():
         by_kind[kind].append(name)
@@ -233,19 +234,15 @@ def _failure(schema_name: str, error: DatabaseError) -> Readiness:
     connection = connections[TENANT_DATABASE]
     if isinstance(error, OperationalError) and not connection.in_atomic_block and not connection.is_usable():
         connection.close()
-        raise Unavailable(f"The database did not answer: {_first_line(error)}") from error
+        raise Unavailable(f"The database did not answer: {first_line(error)}") from error
     return _unknowable(schema_name, error)
 
 
 def _unknowable(schema_name: str, error: Exception) -> Readiness:
-    logger.error("[%s] The schema can't be inspected: %s", schema_name, _first_line(error))
+    logger.error("[%s] The schema can't be inspected: %s", schema_name, first_line(error))
     return Readiness(
         schema_name,
         SchemaState.ERROR,
-        error=f"it can't be inspected: {_first_line(error)}",
+        error=f"it can't be inspected: {first_line(error)}",
         is_shared=is_public_schema(schema_name),
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -23,11 +23,20 @@ def schema_kinds(schema_names: Collection[str] | None = None) -> dict[str, str]:
     public = public_schema()
     tenants = get_tenant_model().objects.using(TENANT_DATABASE).exclude(schema_name=public).order_by("schema_name")
     if schema_names is not None:
-        tenants = tenants.filter(schema_name__in=schema_names)
+        tenants = tenants.filter(schema_name__in=[name for name in schema_names if _can_be_a_name(name)])
     with activated(public):
         rows = list(tenants.values_list("schema_name", *type_field))
     kinds = {public: public} if schema_names is None or public in schema_names else {}
     return kinds | {name: kind[0] if kind else "" for name, *kind in rows}
+
+
+def _can_be_a_name(name: str) -> bool:
+    """Say whether the database can be asked for a name: a command line may hold what isn't text."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in name
 
 
 def kind_of(schema_name: str) -> str | None:

@@ -17,6 +17,7 @@ from ...exceptions import TenantNotReady, Unavailable
 from ...types import Readiness, SchemaState
 from ..context import public_schema
 from ..database import TENANT_DATABASE
+from .failures import causes
 from .inspection import inspect_schema, inspect_schemas
 from .schemas import kind_of, schema_kinds
 
@@ -248,15 +249,19 @@ def require_ready(schema_name: str) -> None:
 
 
 def hindrance_after(error: BaseException, schema_name: str) -> Readiness | None:
-    """Return what is wrong with a tenant's schema if an error says that a table or column isn't there.
+    """Return what is wrong with a tenant's schema if an error, or one that led to it, comes from that.
 
-    What was believed is forgotten at once. ``None`` when the schema is fine after all, so that the error is another's.
+    A missing table or column makes what was believed forgotten at once. ``None`` when the schema is fine after all, so
+    that the error is another's. One query for each schema at most.
     """
-    if not is_undefined(error):
-        return None
-    for name in (schema_name, public_schema()):
-        verdicts.forget(name)
-    return hindrance(schema_name)
+    for link in causes(error):
+        if isinstance(link, TenantNotReady):
+            return link.readiness
+        if is_undefined(link):
+            for name in (schema_name, public_schema()):
+                verdicts.forget(name)
+            return hindrance(schema_name)
+    return None
 
 
 def is_undefined(error: BaseException) -> bool:
