@@ -5,7 +5,7 @@ from __future__ import annotations
 from .conversations import list_conversations, room_positions
 from .history import room_history
 from .members import list_members, mentioned_members, online_contacts
-from .messages import message_by_id
+from .messages import message_by_id, messages_by_id
 from .notifications import list_notifications
 from .rooms import access_membership, access_room, active_room_ids
 from .timeline import Changes, Heads, read_changes, read_heads
@@ -23,6 +23,7 @@ __all__ = [
     "list_notifications",
     "mentioned_members",
     "message_by_id",
+    "messages_by_id",
     "online_contacts",
     "read_changes",
     "read_heads",
