@@ -12,19 +12,16 @@ from .notifications import mark_notifications_read
 from .reading import mark_read
 from .rooms import create_room, open_direct_room
 from .statuses import (
-    connection_closed,
-    connection_opened,
     ensure_userstatus_exists,
     expire_connections,
     renew_connections,
+    store_connections,
 )
 from .typing import set_typing
 
 __all__ = [
     "Draft",
     "add_members",
-    "connection_closed",
-    "connection_opened",
     "create_room",
     "ensure_userstatus_exists",
     "expire_connections",
@@ -38,4 +35,5 @@ __all__ = [
     "send_messages",
     "send_messages_where_free",
     "set_typing",
+    "store_connections",
 ]

@@ -209,9 +209,7 @@ def complete_created_message(message: Message) -> None:
     emit_on_commit(*_announcement(current_schema(), message_by_id(message.pk), told_data))
 
 
-def _announcement(
-    schema_name: str, message: MessageData, notifications: Sequence[NotificationData]
-) -> list[Event]:
+def _announcement(schema_name: str, message: MessageData, notifications: Sequence[NotificationData]) -> list[Event]:
     return [
         MessagePosted(schema_name, message.room_id, message.seq, message.seq - 1, message),
         *(NotificationCreated(schema_name, notification) for notification in notifications),

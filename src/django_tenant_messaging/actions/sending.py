@@ -123,7 +123,8 @@ def _execute(rows: Sequence[Row], locked: LockedRows) -> list[Outcome]:
                 "mention_users": [key for _number, key in mentions],
             },
         )
-        return [Outcome(*fields, [tuple(pair) for pair in json.loads(told)]) for *fields, told in cursor.fetchall()]
+        found: list[Any] = cursor.fetchall()
+        return [Outcome(*fields, [tuple(pair) for pair in json.loads(told)]) for *fields, told in found]
 
 
 @lru_cache(maxsize=2)
