@@ -128,6 +128,9 @@ class MessagingSettings:
     """Seconds between two comparisons of the watched rooms with the database: a lost event stays lost no longer."""
     PRESENCE_TTL = Setting(60.0, seconds(1))
     """Seconds after which a user whose server process died counts as offline."""
+    ACCESS_RECHECK_INTERVAL = Setting(60.0, seconds(1))
+    """Seconds between two looks at whether those who are connected may still be. Logouts, saved and deleted users and
+    :func:`~.actions.recheck_access` are acted on at once; this finds what was changed in some other way."""
     TYPING_TTL = Setting(6.0, seconds(1))
     """Seconds that a typing indicator is valid without a renewal."""
     EPHEMERAL_ROOM_LIMIT = Setting(200, at_least(2))
