@@ -45,6 +45,11 @@ def seconds(low: float) -> Rule:
     )
 
 
+def or_none(rule: Rule) -> Rule:
+    """Return the rule that allows ``None`` besides."""
+    return Rule(f"{rule.expected}, or None", lambda value: value is None or rule.accepts(value))
+
+
 FLAG = Rule("True or False", lambda value: isinstance(value, bool))
 TEXT = Rule("a non-empty string", lambda value: isinstance(value, str) and value != "")
 ORIGINS = Rule(
@@ -137,7 +142,19 @@ class MessagingSettings:
     SOCKET_STUCK_TIMEOUT = Setting(15.0, seconds(0.1))
     """Seconds that a single write to a socket may take before the socket is closed with 4408."""
     DATABASE_THREADS = Setting(8, at_least(1))
-    """Threads, each with one database connection at most, that a process uses for WebSocket work."""
+    """Threads, each with one database connection at most, that a process uses for WebSocket work. A tenant gets as
+    many of them as it leaves free to the others: alone half of them, rounded up."""
+    DATABASE_QUEUE_LIMIT = Setting(2_000, at_least(1))
+    """Most calls of one tenant that wait for a thread in a process; more are refused as ``unavailable``."""
+    STATEMENT_TIMEOUT: Setting[float | None] = Setting(15.0, or_none(seconds(0.1)))
+    """Seconds after which PostgreSQL ends a statement of the WebSocket's work, which is refused as ``unavailable``
+    then. ``None`` leaves it to the database's own setting, here and in the next two."""
+    LOCK_TIMEOUT: Setting[float | None] = Setting(5.0, or_none(seconds(0.1)))
+    """Seconds that a statement of the WebSocket's work waits for a lock, such as that of a room's counter or of a
+    table that is being migrated."""
+    IDLE_TRANSACTION_TIMEOUT: Setting[float | None] = Setting(60.0, or_none(seconds(0.1)))
+    """Seconds after which PostgreSQL ends a connection of the WebSocket's work whose transaction does nothing: its
+    locks would keep others waiting."""
     MIGRATION_CHECK_TTL = Setting(60.0, seconds(0))
     """Seconds for which a process believes that a schema is ready, unless it migrates it itself or meets a missing
     table: the longest time that passes before it notices what others did to the schema."""

@@ -53,7 +53,7 @@ class Conflict(MessagingError):
 
 
 class Unavailable(MessagingError):
-    """The database couldn't answer. The request may be repeated, a send with the same client id."""
+    """The database couldn't answer in time. The request may be repeated, a send with the same client id."""
 
     code = "unavailable"
 
