@@ -130,6 +130,9 @@ class MessagingSettings:
     """Seconds after which a user whose server process died counts as offline."""
     TYPING_TTL = Setting(6.0, seconds(1))
     """Seconds that a typing indicator is valid without a renewal."""
+    EPHEMERAL_ROOM_LIMIT = Setting(200, at_least(2))
+    """Most members of a room in which it is told live who types, comes and goes. In larger ones it would be told to
+    many for the use of few."""
     SOCKET_QUEUE_EVENTS = Setting(256, at_least(8))
     """Most events that wait for a socket that reads slowly; past that it is caught up from the database."""
     SOCKET_QUEUE_BYTES = Setting(1_048_576, at_least(65_536))

@@ -126,7 +126,9 @@ class Peer:
                     self.close_code = event["code"]
                     self._to_app.put_nowait({"type": "websocket.disconnect", "code": event["code"]})
                 case _:
-                    self._sort(json.loads(event["text"]))
+                    found = json.loads(event["text"])
+                    for frame in found if isinstance(found, list) else [found]:
+                        self._sort(frame)
             self._changed.notify_all()
 
     def _sort(self, frame: dict[str, Any]) -> None:

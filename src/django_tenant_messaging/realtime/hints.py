@@ -1,6 +1,7 @@
 """What travels between processes: a frame, ready to be sent, and the little that is needed to route it.
 
-The process that wrote a message encodes it once. All others pass the text on: they look at the envelope only.
+The process that wrote a message encodes it once. All others pass the text on: they look at the envelope only. Hints of
+a tenant travel together, all that wait while the channel layer takes what came before.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from ..payloads import (
     UserPayload,
     user_payloads,
 )
-from ..tenancy import group_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -70,11 +70,6 @@ class Hint:
         self.rooms = tuple(rooms)
         self._own: str | None = None
 
-    @property
-    def group(self) -> str:
-        """The channel-layer group of those concerned."""
-        return group_name(self.schema_name, self.target, self.key)
-
     def frame_for(self, user_id: str) -> str:
         """Return the frame as this user gets it."""
         if user_id != self.author:
@@ -83,38 +78,38 @@ class Hint:
             self._own = self.frame.removesuffix(OTHERS_END) + OWN_END
         return self._own
 
-    def to_message(self, origin: str) -> dict[str, Any]:
-        """Return the hint as a channel-layer message."""
-        return {
-            "type": "messaging.hint",
-            "origin": origin,
-            "schema": self.schema_name,
-            "target": self.target,
-            "key": self.key,
-            "frame": self.frame,
-            "seq": self.seq,
-            "after": self.after,
-            "author": self.author,
-            "joined": list(self.joined),
-            "left": list(self.left),
-            "rooms": list(self.rooms),
-        }
+    def to_row(self) -> list[Any]:
+        """Return the hint as a part of a channel-layer message."""
+        return [
+            self.target,
+            self.key,
+            self.frame,
+            self.seq,
+            self.after,
+            self.author,
+            list(self.joined),
+            list(self.left),
+            list(self.rooms),
+        ]
 
-    @classmethod
-    def from_message(cls, message: Mapping[str, Any]) -> Hint:
-        """Read a channel-layer message."""
-        return cls(
-            message["schema"],
-            message["target"],
-            message["key"],
-            message["frame"],
-            seq=message["seq"],
-            after=message["after"],
-            author=message["author"],
-            joined=message["joined"],
-            left=message["left"],
-            rooms=message["rooms"],
-        )
+
+def to_message(schema_name: str, hints: Iterable[Hint], *, origin: str) -> dict[str, Any]:
+    """Return hints of a tenant as a channel-layer message from a process."""
+    return {
+        "type": "messaging.hints",
+        "origin": origin,
+        "schema": schema_name,
+        "hints": [hint.to_row() for hint in hints],
+    }
+
+
+def from_message(message: Mapping[str, Any]) -> list[Hint]:
+    """Return the hints of a channel-layer message."""
+    return [
+        Hint(message["schema"], *row[:3], seq=seq, after=after, author=author, joined=joined, left=left, rooms=rooms)
+        for row in message["hints"]
+        for seq, after, author, joined, left, rooms in [row[3:]]
+    ]
 
 
 def hints_of(batch: Iterable[events.Event]) -> Iterator[Hint]:
