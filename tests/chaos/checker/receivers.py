@@ -9,7 +9,7 @@ from tests.chaos.history import Ended, Got, Page, Sign, Started
 
 if TYPE_CHECKING:
     from tests.chaos.checker.findings import Findings
-    from tests.chaos.checker.timeline import Change, Timeline
+    from tests.chaos.checker.timeline import Change, Interval, Timeline
     from tests.chaos.checker.truth import Row
     from tests.chaos.frames import Entry, Shown
     from tests.chaos.history import Event, History, Place, Receiver
@@ -79,7 +79,9 @@ class RoomWatch:
             self._seen.clear()
             self._view.clear()
         elif event.how == "ok" and self._position is not None and event.seq > self._position:
-            self._skip(self._position, event.seq)
+            # What an earlier membership left out can't be had any more once there is another.
+            current = [interval.joined for interval in self._memberships() if interval.holds(event.seq)]
+            self._skip(max([self._position, *current]), event.seq)
         self._position = event.seq
 
     def _get(self, entry: Entry) -> None:
@@ -121,7 +123,7 @@ class RoomWatch:
         if entry.seq > self._timeline.head:
             self._note("invented", entry)
             return False
-        intervals = self._timeline.intervals(self._receiver.user)
+        intervals = self._memberships()
         shown = [entry.seq] if message is None else [entry.seq, message.place]
         for seq in () if entry.kind == "skip" else shown:
             if not any(interval.holds(seq) for interval in intervals):
@@ -162,6 +164,9 @@ class RoomWatch:
             where = f"{self._receiver.name} room {self._timeline.place[1]}"
             self._findings.add("skipped", f"{where}: {lost[:10]} between {after} and {until}", len(lost))
 
+    def _memberships(self) -> list[Interval]:
+        return self._timeline.intervals(self._receiver.user)
+
     def _show(self, seq: int, message: Shown) -> None:
         known = self._view.get(message.id)
         if known is None or known[0] <= seq:
@@ -169,7 +174,7 @@ class RoomWatch:
 
     def finish(self) -> None:
         """Compare the end of a membership that never ended with the database."""
-        intervals = self._timeline.intervals(self._receiver.user)
+        intervals = self._memberships()
         if not (self._receiver.is_complete and intervals and intervals[-1].left is None):
             return
         where = f"{self._receiver.name} room {self._timeline.place[1]}"

@@ -88,7 +88,9 @@ class Timeline:
             return False
         row = self.rows.get(change.message_id or 0)
         shown = seq if row is None else row.seq
-        return any(interval.holds(seq) and interval.holds(shown) for interval in self.intervals(user))
+        return any(
+            interval.joined < seq and interval.holds(seq) and interval.holds(shown) for interval in self.intervals(user)
+        )
 
     def _add(self, seq: int, change: Change, at: float | None = None) -> None:
         known = self._changes.setdefault(seq, change)
