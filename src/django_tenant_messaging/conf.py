@@ -45,6 +45,12 @@ def seconds(low: float) -> Rule:
     )
 
 
+def seconds_or_none(low: float) -> Rule:
+    """Return the rule for durations that may be without an end."""
+    limited = seconds(low)
+    return Rule(f"{limited.expected}, or None", lambda value: value is None or limited.accepts(value))
+
+
 FLAG = Rule("True or False", lambda value: isinstance(value, bool))
 TEXT = Rule("a non-empty string", lambda value: isinstance(value, str) and value != "")
 ORIGINS = Rule(
@@ -109,6 +115,8 @@ class MessagingSettings:
     """Most members of one room."""
     MAX_MENTIONS = Setting(50, at_least(0))
     """Most members that one message notifies by mention; names after that are plain text."""
+    EDIT_WINDOW: Setting[float | None] = Setting(None, seconds_or_none(0))
+    """Seconds for which a sender may edit a message; ``None`` is for ever. Deleting is never too late."""
     NEW_MEMBERS_SEE_HISTORY = Setting(False, FLAG)
     """Whether someone who is added to a room sees what was written before. They never get live events of that time."""
     UNREAD_COUNT_LIMIT = Setting(100, at_least(1))

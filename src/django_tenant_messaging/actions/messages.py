@@ -11,7 +11,7 @@ from ..events import Event, MessagePosted, NotificationCreated, emit_on_commit
 from ..exceptions import Conflict, NotFound
 from ..models import Mention, Message, Notification
 from ..models.content import clean_content
-from ..selectors import message_by_id, user_ref
+from ..selectors import message_by_id, user_ref, was_written_as
 from ..tenancy import current_schema
 from ..types import MessageData, NotificationData, ReplyRef, SentMessage, UserRef
 from .mentions import resolve_mentions
@@ -160,7 +160,8 @@ def _receiver(outcome: Outcome) -> UserRef | None:
 
 def _repeated(draft: Draft, earlier: MessageData) -> SentMessage:
     answered = None if earlier.reply_to is None else earlier.reply_to.id
-    if (earlier.room_id, earlier.content, answered) != (draft.room_id, draft.content, draft.reply_to):
+    is_same = (earlier.room_id, answered) == (draft.room_id, draft.reply_to)
+    if not is_same or not was_written_as(earlier, draft.content):
         raise Conflict("This client id was already used for another message.", client_id=str(draft.client_id))
     return SentMessage(earlier, duplicate=True)
 

@@ -10,6 +10,8 @@ from ..conf import messaging_settings
 from ..exceptions import Conflict, MessagingError
 from ..payloads import (
     ClientFrame,
+    Delete,
+    Edit,
     ErrorFrame,
     History,
     HistoryReply,
@@ -19,15 +21,18 @@ from ..payloads import (
     Position,
     Read,
     ReadReply,
+    Rename,
     Resume,
     ResumeReply,
     ResumeStatus,
+    Revisions,
     Send,
     SendReply,
     SentPayload,
     Typing,
 )
 from ..tenancy import run_in_tenant
+from .changes import carry_out_change
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -57,7 +62,9 @@ def refusal(frame_id: str | None, error: MessagingError) -> ErrorFrame:
     return ErrorFrame(id=frame_id, code=error.code, message=error.message, details=error.details)
 
 
-async def _carry_out(socket: Socket, frame: Send | Read | Typing | History | Ping) -> BaseModel:
+async def _carry_out(
+    socket: Socket, frame: Send | Edit | Delete | Revisions | Rename | Read | Typing | History | Ping
+) -> BaseModel:
     schema_name, user = socket.schema_name, socket.user
     match frame:
         case Send():
@@ -76,6 +83,8 @@ async def _carry_out(socket: Socket, frame: Send | Read | Typing | History | Pin
                 message=SentPayload.model_validate(sent.message, from_attributes=True),
                 duplicate=sent.duplicate,
             )
+        case Edit() | Delete() | Revisions() | Rename():
+            return await carry_out_change(socket, frame)
         case Read():
             seq = await run_in_tenant(schema_name, actions.mark_read, user, room_id=frame.room, seq=frame.seq)
             return ReadReply(id=frame.id, room=frame.room, seq=seq)

@@ -17,6 +17,7 @@ from ..payloads import (
     NotificationPayload,
     PresenceFrame,
     ReadFrame,
+    RoomFrame,
     SkipFrame,
     TypingFrame,
     UserPayload,
@@ -39,10 +40,25 @@ class Hint:
     """An event on its way to sockets.
 
     ``seq`` is 0 for what isn't part of a timeline. ``author`` is the user who gets the variant of the frame that says
-    ``is_own_message``; there are two variants at most, each made once in a process.
+    ``is_own_message``; there are two variants at most, each made once in a process. ``about`` is the place of the
+    message that it is about, else 0: who may not see the timeline so far back only has the position moved.
     """
 
-    __slots__ = ("_own", "after", "author", "frame", "joined", "key", "left", "rooms", "schema_name", "seq", "target")
+    __slots__ = (
+        "_own",
+        "_skip",
+        "about",
+        "after",
+        "author",
+        "frame",
+        "joined",
+        "key",
+        "left",
+        "rooms",
+        "schema_name",
+        "seq",
+        "target",
+    )
 
     def __init__(
         self,
@@ -53,6 +69,7 @@ class Hint:
         *,
         seq: int = 0,
         after: int = 0,
+        about: int = 0,
         author: str | None = None,
         joined: Iterable[str] = (),
         left: Iterable[str] = (),
@@ -64,19 +81,25 @@ class Hint:
         self.frame = frame
         self.seq = seq
         self.after = after
+        self.about = about
         self.author = author
         self.joined = tuple(joined)
         self.left = tuple(left)
         self.rooms = tuple(rooms)
         self._own: str | None = None
+        self._skip: str | None = None
 
     @property
     def group(self) -> str:
         """The channel-layer group of those concerned."""
         return group_name(self.schema_name, self.target, self.key)
 
-    def frame_for(self, user_id: str) -> str:
-        """Return the frame as this user gets it."""
+    def frame_for(self, user_id: str, visible_after: int = 0) -> str:
+        """Return the frame as this user gets it, who sees the timeline after a position."""
+        if 0 < self.about <= visible_after:
+            if self._skip is None:
+                self._skip = SkipFrame(room=int(self.key), after=self.after, seq=self.seq).model_dump_json()
+            return self._skip
         if user_id != self.author:
             return self.frame
         if self._own is None:
@@ -94,6 +117,7 @@ class Hint:
             "frame": self.frame,
             "seq": self.seq,
             "after": self.after,
+            "about": self.about,
             "author": self.author,
             "joined": list(self.joined),
             "left": list(self.left),
@@ -110,6 +134,7 @@ class Hint:
             message["frame"],
             seq=message["seq"],
             after=message["after"],
+            about=message["about"],
             author=message["author"],
             joined=message["joined"],
             left=message["left"],
@@ -126,12 +151,14 @@ def hints_of(batch: Iterable[events.Event]) -> Iterator[Hint]:
 def hint_of(event: events.Event | events.TimelineEvent) -> Hint:
     """Return the hint that an event becomes."""
     match event:
-        case events.MessagePosted(message=message):
+        case events.MessagePosted(message=message) | events.MessageChanged(message=message):
             author = None if message.sender is None else message.sender.id
             frame = MessageFrame(
                 room=event.room_id, after=event.after, seq=event.seq, message=MessagePayload.of(message)
             )
-            return _timeline(event, frame, author=author)
+            return _timeline(event, frame, author=author, about=message.seq)
+        case events.RoomRenamed(name=name):
+            return _timeline(event, RoomFrame(room=event.room_id, after=event.after, seq=event.seq, name=name))
         case events.MembersChanged(joined=joined, left=left):
             members = MembersFrame(
                 room=event.room_id,

@@ -148,7 +148,8 @@ class Socket:
 
     def put_event(self, room_id: int, hint: Hint) -> None:
         """Queue an event of a room and move the position."""
-        self._put(hint.frame_for(self.user_id), room_id, self.positions[room_id])
+        visible_after = self.rooms[room_id].visible_after_seq
+        self._put(hint.frame_for(self.user_id, visible_after), room_id, self.positions[room_id])
         self.positions[room_id] = hint.seq
 
     def offer_ephemeral(self, hint: Hint) -> None:
