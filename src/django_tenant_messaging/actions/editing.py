@@ -114,7 +114,6 @@ WITH place AS (
         changed_seq = (SELECT last_seq FROM place),
         edited_at = (SELECT replaced_at FROM kept)
     WHERE id = %(message)s
-    RETURNING receiver_id
 ), no_longer AS (
     DELETE FROM {Mention._meta.db_table}
     WHERE message_id = %(message)s AND user_id <> ALL (%(mentioned)s::{key_type}[])
@@ -123,11 +122,10 @@ WITH place AS (
     SELECT %(message)s, name.user_id FROM unnest(%(mentioned)s::{key_type}[]) AS name (user_id)
     ON CONFLICT (message_id, user_id) DO NOTHING
 ), told AS (
-    -- Who was told about the message before isn't told again; in a direct room that is everybody.
+    -- Who was told about the message isn't told again. The receiver of a direct one always was.
     INSERT INTO {Notification._meta.db_table} (user_id, message_id, notification_text, is_read, created_at)
     SELECT name.user_id, %(message)s, %(mention_text)s, false, clock_timestamp()
-    FROM written, unnest(%(mentioned)s::{key_type}[]) AS name (user_id)
-    WHERE receiver_id IS NULL
+    FROM unnest(%(mentioned)s::{key_type}[]) AS name (user_id)
     ON CONFLICT (user_id, message_id) DO NOTHING
     RETURNING id, user_id, notification_text, created_at
 )
