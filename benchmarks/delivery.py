@@ -1,9 +1,9 @@
 """How fast messages are delivered, beside the limit and beside hand-written consumers; every delivery is checked.
 
-    make bench                                     everything, about 15 minutes
-    make bench BENCH="--quick"                     everything once, shortly: to see that it works
-    make bench BENCH="--scenario A --contender ours --contender limit"
-    python benchmarks/delivery.py --scenario A --contender ours --seconds 5
+make bench                                     everything, about 15 minutes
+make bench BENCH="--quick"                     everything once, shortly: to see that it works
+make bench BENCH="--scenario A --contender ours --contender limit"
+python benchmarks/delivery.py --scenario A --contender ours --seconds 5
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "example_project")]
 from benchmarks.rig.conductor import GaveUpError  # noqa: E402 - the path is set above
 from benchmarks.rig.contenders import CONTENDERS, Services  # noqa: E402
 from benchmarks.rig.scenarios import FULL, QUICK, SCENARIOS  # noqa: E402
-from example.services import EmbeddedPostgres, ServiceError  # noqa: E402
+from example.services import EmbeddedPostgres  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results/delivery.json"
 SERVER_OPTIONS = {"max_connections": "200", "max_locks_per_transaction": "1024"}
@@ -34,8 +34,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     import dataclasses
+
     size = dataclasses.replace(QUICK if arguments.quick else FULL, load=arguments.seconds)
-    with tempfile.TemporaryDirectory() as folder, EmbeddedPostgres(Path(folder) / "data", options=SERVER_OPTIONS) as server:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        EmbeddedPostgres(Path(folder) / "data", options=SERVER_OPTIONS) as server,
+    ):
         services = Services(server, Path(folder))
         for scenario in SCENARIOS:
             for contender in CONTENDERS:

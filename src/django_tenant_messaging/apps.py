@@ -69,7 +69,7 @@ def publish(events: Sequence[Event]) -> None:
 def send_signals(events: Sequence[Event]) -> None:
     """Tell the host's receivers, in the event's tenant."""
     from . import signals
-    from .events import MembersChanged, MessagePosted
+    from .events import MembersChanged, MessageDeleted, MessageEdited, MessagePosted, RoomRenamed
     from .tenancy import activated
 
     for event in events:
@@ -77,6 +77,16 @@ def send_signals(events: Sequence[Event]) -> None:
             match event:
                 case MessagePosted():
                     signals.message_sent.send_robust(None, message=event.message, schema_name=event.schema_name)
+                case MessageEdited():
+                    signals.message_edited.send_robust(None, message=event.message, schema_name=event.schema_name)
+                case MessageDeleted():
+                    signals.message_deleted.send_robust(
+                        None, message=event.message, deleted_by=event.deleted_by, schema_name=event.schema_name
+                    )
+                case RoomRenamed():
+                    signals.room_renamed.send_robust(
+                        None, room_id=event.room_id, name=event.name, schema_name=event.schema_name
+                    )
                 case MembersChanged():
                     signals.members_changed.send_robust(
                         None,

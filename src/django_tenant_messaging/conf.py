@@ -127,6 +127,8 @@ class MessagingSettings:
     """Most members of one room."""
     MAX_MENTIONS = Setting(50, at_least(0))
     """Most members that one message notifies by mention; names after that are plain text."""
+    EDIT_WINDOW: Setting[float | None] = Setting(None, or_none(seconds(0)))
+    """Seconds for which a sender may edit a message; ``None`` is for ever. Deleting is never too late."""
     NEW_MEMBERS_SEE_HISTORY = Setting(False, FLAG)
     """Whether someone who is added to a room sees what was written before. They never get live events of that time."""
     UNREAD_COUNT_LIMIT = Setting(100, at_least(1))

@@ -35,6 +35,32 @@ class MessagePosted(TimelineEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class MessageChanged(TimelineEvent):
+    """A message that was there before has another state now, which replaces the older one."""
+
+    message: MessageData
+
+
+@dataclass(frozen=True, slots=True)
+class MessageEdited(MessageChanged):
+    """Its sender changed a message's content."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessageDeleted(MessageChanged):
+    """A message was deleted for everybody."""
+
+    deleted_by: UserRef
+
+
+@dataclass(frozen=True, slots=True)
+class RoomRenamed(TimelineEvent):
+    """The room has another name."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class MembersChanged(TimelineEvent):
     """Users joined or left the room."""
 
@@ -110,6 +136,8 @@ class SessionEnded:
 
 Event = (
     MessagePosted
+    | MessageChanged
+    | RoomRenamed
     | MembersChanged
     | ReadPositionMoved
     | TypingChanged

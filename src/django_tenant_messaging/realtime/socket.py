@@ -154,7 +154,8 @@ class Socket:
 
     def put_event(self, seat: Seat, hint: Hint) -> None:
         """Queue an event for a seat that isn't live, and move its position."""
-        self.outbox.put(hint.frame_for(self.user_id), seat.room.room_id, seat.position)
+        text = hint.frame_for(self.user_id, seat.room.visible_after_seq)
+        self.outbox.put(text, seat.room.room_id, seat.position)
         seat.position = hint.seq
 
     def overflow(self, room_id: int, after: int) -> None:
