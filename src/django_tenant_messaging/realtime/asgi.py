@@ -17,6 +17,7 @@ from ..signals import tenant_refused
 from ..tenancy import close_executor, public_schema, run_in_tenant
 from .close_codes import CloseCode
 from .commands import Commands
+from .draining import TerminationGuard
 from .handshake import choose_protocol, find_tenant, identify
 from .hub import hub_of_this_loop, running_hub
 from .socket import Socket
@@ -80,13 +81,16 @@ class MessagingWebSocket:
             # A page sees the code only if one of the protocols that it offered is accepted first.
             await _refuse(send, protocol, scope, scope["subprotocols"][0])
             return
+        hub = self._hub or hub_of_this_loop()
+        if hub.is_draining:
+            await _refuse(send, CloseCode.RESTART, scope, protocol)
+            return
         admitted = await self._admit(scope)
         if isinstance(admitted, CloseCode):
             await _refuse(send, admitted, scope, protocol)
             return
         schema_name, standing = admitted
         await send({"type": "websocket.accept", "subprotocol": protocol})
-        hub = self._hub or hub_of_this_loop()
         socket = partial(Socket, schema_name=schema_name, standing=standing, scope=scope, send=send)
         connection = _Connection(hub, socket)
         await connection.serve(receive)
@@ -198,25 +202,28 @@ async def _refuse(send: AsgiSend, code: CloseCode, scope: MutableMapping[str, An
     """Refuse a handshake: with a 503 if that says it and the server can, else by a close code, which only an accepted
     socket can carry to a page.
     """
-    if code is CloseCode.UNAVAILABLE and DENIAL in (scope.get("extensions") or {}):
+    if code in {CloseCode.UNAVAILABLE, CloseCode.RESTART} and DENIAL in (scope.get("extensions") or {}):
         headers = [
             (b"content-type", b"text/plain; charset=utf-8"),
-            (b"retry-after", str(TenantNotReady.retry_after).encode()),
+            (b"retry-after", str(1 if code is CloseCode.RESTART else TenantNotReady.retry_after).encode()),
             (b"cache-control", b"no-store"),
         ]
         await send({"type": f"{DENIAL}.start", "status": 503, "headers": headers})
-        await send({"type": f"{DENIAL}.body", "body": b"The service is being prepared; try again later.\n"})
+        await send({"type": f"{DENIAL}.body", "body": b"The service isn't ready; try again later.\n"})
         return
     await send({"type": "websocket.accept", "subprotocol": protocol})
     await send({"type": "websocket.close", "code": int(code)})
 
 
 async def _lifespan(receive: Receive, send: AsgiSend) -> None:
+    guard = TerminationGuard(asyncio.get_running_loop())
     while True:
         event = await receive()
         if event["type"] == "lifespan.startup":
+            guard.install()
             await send({"type": "lifespan.startup.complete"})
         else:
+            guard.uninstall()
             hub = running_hub()
             try:
                 if hub is not None:

@@ -85,6 +85,8 @@ class Hub:
         self.sends = Sends(self.spawn)
         self.feeds: dict[tuple[str, int], RoomFeed] = {}
         self.sockets: dict[tuple[str, str], set[Socket]] = defaultdict(set)
+        self.is_draining = False
+        """Whether the process is about to stop, so that nobody is let in."""
         self._schemas: dict[str, int] = {}
         self._catch_up = CatchUp()
         self._comparison = Comparison(self)
@@ -104,8 +106,14 @@ class Hub:
         self.spawn(self.access.run_forever())
 
     async def stop(self) -> None:
-        """Close the sockets for a restart, store that their users are gone, and end the background work."""
+        """Finish the sends that are on their way, close the sockets for a restart, store that their users are gone, and
+        end the background work.
+        """
         Hub.running -= 1
+        self.is_draining = True
+        deadline = time.monotonic() + STOP_PATIENCE
+        while not self.sends.is_idle and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
         for sockets in list(self.sockets.values()):
             for socket in list(sockets):
                 socket.close(CloseCode.RESTART)
