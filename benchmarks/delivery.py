@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "example_project")]
 
 from benchmarks.rig.conductor import GaveUpError  # noqa: E402 - the path is set above
 from benchmarks.rig.contenders import CONTENDERS, Services  # noqa: E402
-from benchmarks.rig.scenarios import SCENARIOS, Durations  # noqa: E402
+from benchmarks.rig.scenarios import FULL, QUICK, SCENARIOS  # noqa: E402
 from example.services import EmbeddedPostgres, ServiceError  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results/delivery.json"
@@ -31,8 +31,10 @@ def main() -> None:
     parser.add_argument("--scenario", action="append")
     parser.add_argument("--contender", action="append")
     parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
-    durations = Durations(2, arguments.seconds, arguments.seconds)
+    import dataclasses
+    size = dataclasses.replace(QUICK if arguments.quick else FULL, load=arguments.seconds)
     with tempfile.TemporaryDirectory() as folder, EmbeddedPostgres(Path(folder) / "data", options=SERVER_OPTIONS) as server:
         services = Services(server, Path(folder))
         for scenario in SCENARIOS:
@@ -41,8 +43,10 @@ def main() -> None:
                     continue
                 if arguments.contender and contender.name not in arguments.contender:
                     continue
+                if not scenario.wants(contender):
+                    continue
                 try:
-                    figures = scenario.run(contender, services, durations)
+                    figures = scenario.run(contender, services, size)
                 except GaveUpError as error:
                     print(error)
                     print((Path(folder) / f"{contender.name}.log").read_text()[-3000:])

@@ -6,6 +6,7 @@ through :func:`~django_tenant_messaging.tenancy.run_in_tenant`.
 
 from __future__ import annotations
 
+from .access import end_session, recheck_access
 from .memberships import add_members, leave_room, remove_member
 from .messages import Draft, send_message, send_messages, send_messages_where_free
 from .notifications import mark_notifications_read
@@ -23,12 +24,14 @@ __all__ = [
     "Draft",
     "add_members",
     "create_room",
+    "end_session",
     "ensure_userstatus_exists",
     "expire_connections",
     "leave_room",
     "mark_notifications_read",
     "mark_read",
     "open_direct_room",
+    "recheck_access",
     "remove_member",
     "renew_connections",
     "send_message",

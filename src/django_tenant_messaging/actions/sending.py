@@ -123,8 +123,13 @@ def _execute(rows: Sequence[Row], locked: LockedRows) -> list[Outcome]:
                 "mention_users": [key for _number, key in mentions],
             },
         )
-        found: list[Any] = cursor.fetchall()
-        return [Outcome(*fields, [tuple(pair) for pair in json.loads(told)]) for *fields, told in found]
+        return [_outcome(row) for row in cursor.fetchall()]
+
+
+def _outcome(row: Sequence[Any]) -> Outcome:
+    fields = list(row)
+    fields[-1] = [tuple(pair) for pair in json.loads(fields[-1])]
+    return Outcome(*fields)
 
 
 @lru_cache(maxsize=2)

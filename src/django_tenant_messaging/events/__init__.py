@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .bus import connect_sink, emit_on_commit
 from .kinds import (
+    AccessChanged,
     Event,
     MembersChanged,
     MessagePosted,
@@ -11,11 +12,13 @@ from .kinds import (
     PresenceChanged,
     ReadPositionMoved,
     RoomsChanged,
+    SessionEnded,
     TimelineEvent,
     TypingChanged,
 )
 
 __all__ = [
+    "AccessChanged",
     "Event",
     "MembersChanged",
     "MessagePosted",
@@ -23,6 +26,7 @@ __all__ = [
     "PresenceChanged",
     "ReadPositionMoved",
     "RoomsChanged",
+    "SessionEnded",
     "TimelineEvent",
     "TypingChanged",
     "connect_sink",

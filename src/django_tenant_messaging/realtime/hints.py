@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-Target = Literal["room", "user", "presence"]
+Target = Literal["room", "user", "presence", "access", "session"]
 
 OTHERS_END = '"is_own_message":false}}'
 OWN_END = '"is_own_message":true}}'
@@ -158,6 +158,10 @@ def hint_of(event: events.Event | events.TimelineEvent) -> Hint:
             return Hint(event.schema_name, "user", notification.user_id, told.model_dump_json())
         case events.RoomsChanged():
             return Hint(event.schema_name, "user", event.user_id, "")
+        case events.AccessChanged():
+            return Hint(event.schema_name, "access", event.user_id or "", "")
+        case events.SessionEnded():
+            return Hint(event.schema_name, "session", event.session_hash, "")
         case _:
             raise TypeError(f"No frame for {type(event).__name__}")
 

@@ -26,9 +26,13 @@ MAX_HINTS = 200
 RETRY_DELAY = 0.5
 
 
-def tenant_group(schema_name: str) -> str:
-    """Return the channel-layer group of the processes that serve sockets of a tenant."""
-    return group_name(schema_name, "tenant", "hints")
+EVERYONE = "messaging.everyone"
+"""The channel-layer group of all processes, for what concerns every tenant."""
+
+
+def group_of(schema_name: str) -> str:
+    """Return the channel-layer group of the processes that serve sockets of a tenant; of all of them without one."""
+    return group_name(schema_name, "tenant", "hints") if schema_name else EVERYONE
 
 
 class LayerLink:
@@ -69,7 +73,7 @@ class LayerLink:
     def start(self) -> None:
         """Begin to receive and publish."""
         if self._layer is not None:
-            self._wanted.add(self._probe_group)
+            self._wanted.update((self._probe_group, EVERYONE))
             self._tasks = [asyncio.create_task(self._receive()), asyncio.create_task(self._publish())]
 
     async def stop(self) -> None:
@@ -82,14 +86,14 @@ class LayerLink:
         """Subscribe to a tenant; returns after a second at the latest, whether the layer answered or not. A layer that
         is known to be down is left to the next repair.
         """
-        group = tenant_group(schema_name)
+        group = group_of(schema_name)
         self._wanted.add(group)
         if group not in self._joined and not self._is_down:
             await self.repair()
 
     def unsubscribe(self, schema_name: str) -> None:
         """Leave a tenant, with the next repair."""
-        self._wanted.discard(tenant_group(schema_name))
+        self._wanted.discard(group_of(schema_name))
 
     async def repair(self) -> None:
         """Bring the subscriptions in line with those that are wanted."""
@@ -178,7 +182,7 @@ class LayerLink:
             for start in range(0, len(hints), MAX_HINTS):
                 message = to_message(schema_name, hints[start : start + MAX_HINTS], origin=self._origin)
                 async with asyncio.timeout(PUBLISH_TIMEOUT):
-                    await self._layer.group_send(tenant_group(schema_name), message)
+                    await self._layer.group_send(group_of(schema_name), message)
         except Exception as error:  # noqa: BLE001 - layers raise their clients' own classes
             self._report_down(error)
             # Older than the next comparison with the database by the time the layer is back.
@@ -203,4 +207,4 @@ async def send_from_outside(layer: Any, hints: Iterable[Hint]) -> None:
         of_tenant.setdefault(hint.schema_name, []).append(hint)
     async with asyncio.timeout(PUBLISH_TIMEOUT):
         for schema_name, found in of_tenant.items():
-            await layer.group_send(tenant_group(schema_name), to_message(schema_name, found, origin=""))
+            await layer.group_send(group_of(schema_name), to_message(schema_name, found, origin=""))
