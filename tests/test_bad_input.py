@@ -84,10 +84,10 @@ def world(acme: Tenant, globex: Tenant, people: Any) -> World:
 
 async def refused(peer: Peer, text: str) -> dict[str, Any]:
     """Send a text and return the one reply that it gets, whatever its id."""
-    before = len(peer.unasked_errors)
+    before = len(peer.unasked)
     peer.send_text(text)
     await peer.ask("ping")
-    (reply,) = peer.unasked_errors[before:]
+    (reply,) = peer.unasked[before:]
     return reply
 
 
@@ -165,7 +165,7 @@ async def still_works(alice: Peer, bob: Peer) -> None:
     assert (await alice.post(MINE, "a good one"))["type"] == "ok"
     await bob.until(lambda: bool(bob.contents()))
     assert bob.contents() == ["a good one"]
-    assert bob.unasked_errors == []
+    assert bob.unasked == []
     assert bob.close_code is None
 
 

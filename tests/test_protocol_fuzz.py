@@ -146,12 +146,10 @@ class Talk:
         end = f"end-{uuid4()}"
         for text in [*texts, json.dumps({"type": "ping", "id": end})]:
             alice.send_text(text)
-        await alice.until(
-            lambda: alice.close_code is not None or any(reply["id"] == end for reply in alice.unasked_errors)
-        )
+        await alice.until(lambda: alice.close_code is not None or any(reply["id"] == end for reply in alice.unasked))
         await alice.close()
         self.peers.opened.remove(alice)
-        return [reply for reply in alice.unasked_errors if reply["id"] != end], alice.close_code
+        return [reply for reply in alice.unasked if reply["id"] != end], alice.close_code
 
     async def all_stored(self) -> dict[UUID, tuple[int, str]]:
         return await run_in_tenant(self.acme.schema_name, stored)
