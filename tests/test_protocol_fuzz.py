@@ -18,6 +18,7 @@ from django_tenant_messaging import actions, exceptions
 from django_tenant_messaging.models import Message
 from django_tenant_messaging.tenancy import run_in_tenant
 from tests.harness.peer import Peer, scope_for, session_of
+from tests.harness.unlimited import UNLIMITED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -162,7 +163,7 @@ def stored() -> dict[UUID, tuple[int, str]]:
 
 @pytest.fixture
 def small_limits(settings: Any) -> None:
-    settings.TENANT_MESSAGING = {
+    settings.TENANT_MESSAGING = UNLIMITED | {
         "MAX_CONTENT_LENGTH": LONGEST,
         "MAX_FRAME_BYTES": LARGEST,
         "MAX_BAD_FRAMES": MOST_BAD,

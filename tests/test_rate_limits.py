@@ -19,6 +19,7 @@ from django_tenant_messaging.realtime.hub import Hub, hub_of_this_loop
 from django_tenant_messaging.realtime.limits import Limiter
 from django_tenant_messaging.tenancy import run_in_tenant
 from tests.harness.peer import scope_for, session_of
+from tests.harness.unlimited import UNLIMITED
 from tests.harness.wire import Wire
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ async def test_a_tenants_limit_is_its_own(
 
 
 async def test_without_limits_nothing_is_refused_and_nothing_counted(acme: Tenant, peers: Peers, settings: Any) -> None:
-    settings.TENANT_MESSAGING = {f"RATE_LIMIT_{name}": None for name in ("CONNECT", "SOCKET", "USER", "ROOM", "TENANT")}
+    settings.TENANT_MESSAGING = UNLIMITED
     alice = await peers.connect(acme, "alice")
     assert await granted(alice, "ping", 300) == 300
     assert await granted(alice, tries=100) == 100
@@ -310,12 +311,13 @@ async def test_processes_tell_each_other_of_heavy_users(
 def test_servers_tell_each_other_by_redis_and_answer_429(
     acme: Tenant, redis_server: LocalRedis, start_server: Callable[..., Server]
 ) -> None:
-    env = {"REDIS_URL": redis_server.url(), "DJANGO_SETTINGS_MODULE": "tests.settings_limits"}
+    limits = {"RATE_LIMIT_USER": (NEVER, 10), "RATE_LIMIT_CONNECT": (NEVER, 3)}
+    env = {"REDIS_URL": redis_server.url(), "TENANT_MESSAGING": json.dumps(limits)}
     one, other = start_server(**env), start_server(**env)
     with Wire(one, acme, "alice") as alice, Wire(other, acme, "alice") as elsewhere:
         granted = [alice.post(f"number {number}")["type"] for number in range(12)]
         assert granted == ["ok"] * 10 + ["error"] * 2
-        codes = []
+        codes: list[str | None] = []
         while len(codes) < 10 and "rate_limited" not in codes:
             codes.append(elsewhere.post("elsewhere").get("code"))
             time.sleep(0.3)

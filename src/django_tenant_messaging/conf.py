@@ -127,6 +127,8 @@ class MessagingSettings:
     """Most members of one room."""
     MAX_MENTIONS = Setting(50, at_least(0))
     """Most members that one message notifies by mention; names after that are plain text."""
+    EDIT_WINDOW: Setting[float | None] = Setting(None, or_none(seconds(0)))
+    """Seconds for which a sender may edit a message; ``None`` is for ever. Deleting is never too late."""
     NEW_MEMBERS_SEE_HISTORY = Setting(False, FLAG)
     """Whether someone who is added to a room sees what was written before. They never get live events of that time."""
     UNREAD_COUNT_LIMIT = Setting(100, at_least(1))
@@ -146,6 +148,9 @@ class MessagingSettings:
     """Seconds between two comparisons of the watched rooms with the database: a lost event stays lost no longer."""
     PRESENCE_TTL = Setting(60.0, seconds(1))
     """Seconds after which a user whose server process died counts as offline."""
+    ACCESS_RECHECK_INTERVAL = Setting(60.0, seconds(1))
+    """Seconds between two looks at whether those who are connected may still be. Logouts, saved and deleted users and
+    :func:`~.actions.recheck_access` are acted on at once; this finds what was changed in some other way."""
     TYPING_TTL = Setting(6.0, seconds(1))
     """Seconds that a typing indicator is valid without a renewal."""
     EPHEMERAL_ROOM_LIMIT = Setting(200, at_least(2))

@@ -39,9 +39,13 @@ COSTS: dict[str, Cost] = {
     "ping": Cost(1),
     "resume": Cost(5),
     "history": Cost(5),
+    "revisions": Cost(5),
     "typing": Cost(1, is_write=True),
     "read": Cost(1, is_write=True),
     "send": Cost(1, is_write=True, is_post=True),
+    "edit": Cost(1, is_write=True, is_post=True),
+    "delete": Cost(1, is_write=True, is_post=True),
+    "rename": Cost(1, is_write=True, is_post=True),
 }
 """By the frame's type."""
 

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..conf import messaging_settings
@@ -25,8 +26,7 @@ from .socket import Socket
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-    from django.contrib.auth.models import AbstractBaseUser
-
+    from .handshake import Standing
     from .hub import Hub
     from .outbox import AsgiSend
 
@@ -92,17 +92,18 @@ class MessagingWebSocket:
         if isinstance(admitted, CloseCode):
             await _refuse(send, Refusal(admitted), scope, protocol)
             return
-        schema_name, user = admitted
+        schema_name, standing = admitted
         await send({"type": "websocket.accept", "subprotocol": protocol})
-        await _Connection(hub, schema_name, user, send).serve(receive)
+        socket = partial(Socket, schema_name=schema_name, standing=standing, scope=scope, send=send)
+        await _Connection(hub, socket).serve(receive)
 
-    async def _admit(self, scope: MutableMapping[str, Any]) -> tuple[str, AbstractBaseUser] | CloseCode:
+    async def _admit(self, scope: MutableMapping[str, Any]) -> tuple[str, Standing] | CloseCode:
         """Return the tenant's schema and who connects, or why they may not."""
         try:
             tenant = await run_in_tenant(public_schema(), find_tenant, scope)
             if isinstance(tenant, CloseCode):
                 return tenant
-            user = await run_in_tenant(tenant.schema_name, identify, scope, tenant)
+            found = await run_in_tenant(tenant.schema_name, identify, scope, tenant)
         except TenantNotReady as error:
             tenant_refused.send_robust(None, readiness=error.readiness, face="websocket")
             return CloseCode.UNAVAILABLE
@@ -111,17 +112,15 @@ class MessagingWebSocket:
         except Exception:
             logger.exception("A handshake failed.")
             return CloseCode.UNAVAILABLE
-        return user if isinstance(user, CloseCode) else (tenant.schema_name, user)
+        return found if isinstance(found, CloseCode) else (tenant.schema_name, found)
 
 
 class _Connection:
     """Serves one client, in one task: the one in which the server called the application."""
 
-    def __init__(self, hub: Hub, schema_name: str, user: AbstractBaseUser, send: AsgiSend) -> None:
+    def __init__(self, hub: Hub, socket: Callable[..., Socket]) -> None:
         self._hub = hub
-        self._socket = Socket(
-            schema_name=schema_name, user=user, send=send, catch_up=hub.catch_up, on_end=self._end_reading
-        )
+        self._socket = socket(catch_up=hub.catch_up, on_end=self._end_reading)
         self._commands = Commands(self._socket, hub.sends)
         self._allowance = Allowance(hub.limiter, self._socket)
         self._task = asyncio.current_task()

@@ -12,6 +12,8 @@ from ..conf import messaging_settings
 from ..exceptions import Conflict, MessagingError
 from ..payloads import (
     ClientFrame,
+    Delete,
+    Edit,
     ErrorFrame,
     History,
     HistoryReply,
@@ -21,15 +23,18 @@ from ..payloads import (
     Position,
     Read,
     ReadReply,
+    Rename,
     Resume,
     ResumeReply,
     ResumeStatus,
+    Revisions,
     Send,
     SendReply,
     SentPayload,
     Typing,
 )
 from ..tenancy import run_in_tenant
+from .changes import carry_out_change
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -119,9 +124,13 @@ def _answer_to(socket: Socket, frame: ClientFrame, error: Exception) -> ErrorFra
     return ErrorFrame(id=frame.id, code="internal", message="Something went wrong here; try again.", details={})
 
 
-async def _carry_out(socket: Socket, frame: Read | Typing | History | Ping) -> BaseModel:
+async def _carry_out(
+    socket: Socket, frame: Edit | Delete | Revisions | Rename | Read | Typing | History | Ping
+) -> BaseModel:
     schema_name, user = socket.schema_name, socket.user
     match frame:
+        case Edit() | Delete() | Revisions() | Rename():
+            return await carry_out_change(socket, frame)
         case Read():
             seq = await run_in_tenant(schema_name, actions.mark_read, user, room_id=frame.room, seq=frame.seq)
             return ReadReply(id=frame.id, room=frame.room, seq=seq)

@@ -15,6 +15,7 @@ from ..exceptions import MessagingError
 from ..payloads import HeartbeatFrame
 from ..selectors import online_contacts, read_changes, room_positions
 from ..tenancy import run_in_tenant
+from .access import AccessKeeper
 from .catchup import CatchUp
 from .close_codes import CloseCode
 from .comparison import Comparison
@@ -83,6 +84,7 @@ class Hub:
         self.loop = asyncio.get_running_loop()
         self.link = LayerLink(messaging_settings.CHANNEL_LAYER, self.process, self._on_message)
         self.presence = PresenceKeeper(self)
+        self.access = AccessKeeper(self)
         self.sends = Sends(self.spawn)
         self.limiter = Limiter(limits_of_settings(), self._share_soon)
         self.feeds: dict[tuple[str, int], RoomFeed] = {}
@@ -103,6 +105,7 @@ class Hub:
         self.spawn(self._comparison.run_forever())
         self.spawn(self._beat_forever())
         self.spawn(self.presence.renew_forever())
+        self.spawn(self.access.run_forever())
 
     async def stop(self) -> None:
         """Close the sockets for a restart, store that their users are gone, and end the background work."""
@@ -162,15 +165,21 @@ class Hub:
             self.link.unsubscribe(socket.schema_name)
         self.presence.sockets_changed(socket.schema_name, socket.user)
 
+    def schemas(self) -> list[str]:
+        """Return the schemas of the tenants that have sockets here."""
+        return list(self._schemas)
+
+    def sockets_of(self, schema_name: str) -> list[Socket]:
+        """Return the sockets of a tenant."""
+        return [socket for (schema, _user), found in self.sockets.items() if schema == schema_name for socket in found]
+
     def catch_up(self, socket: Socket) -> None:
         """Read for a socket what it missed."""
         self._catch_up.start(socket, self.spawn)
 
     def close_tenant(self, schema_name: str, readiness: Readiness) -> None:
         """Close the sockets of a tenant that may no longer be served."""
-        sockets = [
-            socket for (schema, _user), found in self.sockets.items() if schema == schema_name for socket in found
-        ]
+        sockets = self.sockets_of(schema_name)
         logger.warning("[%s] %s sockets are closed: %s", schema_name, len(sockets), readiness.reason)
         for socket in sockets:
             socket.close(CloseCode.UNAVAILABLE)
@@ -286,8 +295,8 @@ class Hub:
                     rooms[int(hint.key)].append(hint)
                 case "presence":
                     presence.append(hint)
-                case "user":
-                    self._tell_user(schema_name, str(hint.key), hint.frame)
+                case _:
+                    self._act_on(hint)
         for room_id, of_room in rooms.items():
             feed = self.feeds.get((schema_name, room_id))
             if feed is not None:
@@ -297,12 +306,20 @@ class Hub:
         if presence:
             self._tell_presence(schema_name, presence)
 
-    def _tell_user(self, schema_name: str, user_id: str, frame: str) -> None:
-        if not frame:
-            self.spawn(self._refresh_rooms(schema_name, user_id))
-            return
-        for socket in tuple(self.sockets.get((schema_name, user_id), ())):
-            socket.offer_ephemeral(frame)
+    def _act_on(self, hint: Hint) -> None:
+        schema_name, key = hint.schema_name, str(hint.key)
+        match hint.target:
+            case "access" if key:
+                self.access.user_changed(schema_name, key)
+            case "access":
+                self.access.tenant_changed(schema_name)
+            case "session":
+                self.access.session_ended(schema_name, key)
+            case "user" if not hint.frame:
+                self.spawn(self._refresh_rooms(schema_name, key))
+            case "user":
+                for socket in tuple(self.sockets.get((schema_name, key), ())):
+                    socket.offer_ephemeral(hint.frame)
 
     def _tell_presence(self, schema_name: str, hints: list[Hint]) -> None:
         """Tell each socket of all those who share a room with it, at once."""

@@ -26,12 +26,14 @@ MAX_HINTS = 200
 """Most hints of one channel-layer message."""
 RETRY_DELAY = 0.5
 LIMITS = "messaging.limits"
-"""The type of the message, and the name of the group, by which processes tell each other of heavy users."""
+"""The type of the message by which processes tell each other of heavy users."""
+EVERYONE = "messaging.everyone"
+"""The channel-layer group of all processes, for what concerns every tenant."""
 
 
-def tenant_group(schema_name: str) -> str:
-    """Return the channel-layer group of the processes that serve sockets of a tenant."""
-    return group_name(schema_name, "tenant", "hints")
+def group_of(schema_name: str) -> str:
+    """Return the channel-layer group of the processes that serve sockets of a tenant; of all of them without one."""
+    return group_name(schema_name, "tenant", "hints") if schema_name else EVERYONE
 
 
 class LayerLink:
@@ -73,7 +75,7 @@ class LayerLink:
     def start(self) -> None:
         """Begin to receive and publish."""
         if self._layer is not None:
-            self._wanted |= {self._probe_group, LIMITS}
+            self._wanted.update((self._probe_group, EVERYONE))
             self._tasks = [asyncio.create_task(self._receive()), asyncio.create_task(self._publish())]
 
     async def stop(self) -> None:
@@ -86,14 +88,14 @@ class LayerLink:
         """Subscribe to a tenant; returns after a second at the latest, whether the layer answered or not. A layer that
         is known to be down is left to the next repair.
         """
-        group = tenant_group(schema_name)
+        group = group_of(schema_name)
         self._wanted.add(group)
         if group not in self._joined and not self._is_down:
             await self.repair()
 
     def unsubscribe(self, schema_name: str) -> None:
         """Leave a tenant, with the next repair."""
-        self._wanted.discard(tenant_group(schema_name))
+        self._wanted.discard(group_of(schema_name))
 
     async def repair(self) -> None:
         """Bring the subscriptions in line with those that are wanted."""
@@ -180,7 +182,7 @@ class LayerLink:
                 if self._shares:
                     message = {"type": LIMITS, "origin": self._origin, "shares": self._shares}
                     self._shares = []
-                    await self._send([(LIMITS, message)])
+                    await self._send([(EVERYONE, message)])
                 if self._waiting:
                     schema_name = next(iter(self._waiting))
                     hints = self._waiting.pop(schema_name)
@@ -190,10 +192,8 @@ class LayerLink:
 
     def _messages(self, schema_name: str, hints: list[Hint]) -> Iterator[tuple[str, dict[str, Any]]]:
         for start in range(0, len(hints), MAX_HINTS):
-            yield (
-                tenant_group(schema_name),
-                to_message(schema_name, hints[start : start + MAX_HINTS], origin=self._origin),
-            )
+            part = hints[start : start + MAX_HINTS]
+            yield group_of(schema_name), to_message(schema_name, part, origin=self._origin)
 
     async def _send(self, messages: Iterable[tuple[str, dict[str, Any]]]) -> None:
         try:
@@ -224,4 +224,4 @@ async def send_from_outside(layer: Any, hints: Iterable[Hint]) -> None:
         of_tenant.setdefault(hint.schema_name, []).append(hint)
     async with asyncio.timeout(PUBLISH_TIMEOUT):
         for schema_name, found in of_tenant.items():
-            await layer.group_send(tenant_group(schema_name), to_message(schema_name, found, origin=""))
+            await layer.group_send(group_of(schema_name), to_message(schema_name, found, origin=""))
