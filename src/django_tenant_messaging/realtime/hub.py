@@ -21,7 +21,8 @@ from .close_codes import CloseCode
 from .comparison import Comparison
 from .feeds import RoomFeed
 from .hints import Hint, from_message, hint_of
-from .link import LayerLink
+from .limits import Limiter, limits_of_settings
+from .link import LIMITS, LayerLink
 from .outbox import joined
 from .presence import PresenceKeeper
 from .sending import Sends
@@ -42,6 +43,8 @@ STOP_PATIENCE = 5.0
 """Seconds that a stopping hub gives the database to take note."""
 GAP_PATIENCE = 0.02
 """Seconds to wait for a hint that was overtaken, before the database is asked."""
+SHARE_INTERVAL = 0.25
+"""Seconds between two reports to the other processes of what heavy users were granted; none without such users."""
 BEATS = 20
 """Parts into which the heartbeats of an interval are spread."""
 
@@ -83,6 +86,7 @@ class Hub:
         self.presence = PresenceKeeper(self)
         self.access = AccessKeeper(self)
         self.sends = Sends(self.spawn)
+        self.limiter = Limiter(limits_of_settings(), self._share_soon)
         self.feeds: dict[tuple[str, int], RoomFeed] = {}
         self.sockets: dict[tuple[str, str], set[Socket]] = defaultdict(set)
         self.is_draining = False
@@ -276,7 +280,19 @@ class Hub:
                 self.link.publish(schema_name, found)
 
     def _on_message(self, message: Mapping[str, Any]) -> None:
-        self._dispatch(message["schema"], from_message(message))
+        if message["type"] == LIMITS:
+            self.limiter.absorb(message["shares"], time.monotonic())
+        else:
+            self._dispatch(message["schema"], from_message(message))
+
+    def _share_soon(self) -> None:
+        self.loop.call_later(SHARE_INTERVAL, self._share)
+
+    def _share(self) -> None:
+        """Tell the other processes what heavy users, rooms and tenants were granted here."""
+        shares = self.limiter.report(time.monotonic())
+        if Hub.running > 1 or not self.link.is_local:
+            self.link.publish_shares(shares)
 
     def _dispatch(self, schema_name: str, hints: list[Hint]) -> None:
         rooms: defaultdict[int, list[Hint]] = defaultdict(list)
