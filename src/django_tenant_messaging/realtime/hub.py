@@ -115,9 +115,7 @@ class Hub:
         """
         Hub.running -= 1
         self.is_draining = True
-        deadline = time.monotonic() + STOP_PATIENCE
-        while not self.sends.is_idle and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)
+        await self.sends.finished(STOP_PATIENCE)
         for sockets in list(self.sockets.values()):
             for socket in list(sockets):
                 socket.close(CloseCode.RESTART)
