@@ -43,7 +43,9 @@ def furnish(run: str, *, schema: str, users: int, rooms: list[list[int]], stored
         made = {
             "host": domain,
             "sessions": make_sessions(people, schema),
-            "rooms": [make_room(f"{run} {number}", [people[at] for at in at_all]) for number, at_all in enumerate(rooms)],
+            "rooms": [
+                make_room(f"{run} {number}", [people[at] for at in at_all]) for number, at_all in enumerate(rooms)
+            ],
         }
         for room in made["rooms"]:
             store_messages(room, people[0], stored)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
+from django.dispatch import Signal
 
 from django_tenant_messaging import actions, conf, exceptions, selectors, signals
 from django_tenant_messaging.payloads import PROTOCOL, ClientFrame, ServerFrame, parse_frame
@@ -31,6 +32,7 @@ DOCUMENTED_SELECTORS = {
     "list_conversations",
     "list_members",
     "list_notifications",
+    "list_revisions",
     "room_history",
 }
 
@@ -166,7 +168,7 @@ def test_every_public_function_and_signal_is_documented(built: Path) -> None:
     assert set(selectors.__all__) > DOCUMENTED_SELECTORS
     for name in DOCUMENTED_SELECTORS:
         assert f"django_tenant_messaging.selectors.{name}" in anchors
-    for name in (name for name in vars(signals) if name.islower() and name.endswith(("_sent", "_changed"))):
+    for name in (name for name, value in vars(signals).items() if isinstance(value, Signal)):
         assert f"django_tenant_messaging.signals.{name}" in anchors
 
 

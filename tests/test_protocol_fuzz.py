@@ -18,6 +18,7 @@ from django_tenant_messaging import actions, exceptions
 from django_tenant_messaging.models import Message
 from django_tenant_messaging.tenancy import run_in_tenant
 from tests.harness.peer import Peer, scope_for, session_of
+from tests.harness.unlimited import UNLIMITED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,12 +147,10 @@ class Talk:
         end = f"end-{uuid4()}"
         for text in [*texts, json.dumps({"type": "ping", "id": end})]:
             alice.send_text(text)
-        await alice.until(
-            lambda: alice.close_code is not None or any(reply["id"] == end for reply in alice.unasked_errors)
-        )
+        await alice.until(lambda: alice.close_code is not None or any(reply["id"] == end for reply in alice.unasked))
         await alice.close()
         self.peers.opened.remove(alice)
-        return [reply for reply in alice.unasked_errors if reply["id"] != end], alice.close_code
+        return [reply for reply in alice.unasked if reply["id"] != end], alice.close_code
 
     async def all_stored(self) -> dict[UUID, tuple[int, str]]:
         return await run_in_tenant(self.acme.schema_name, stored)
@@ -164,7 +163,7 @@ def stored() -> dict[UUID, tuple[int, str]]:
 
 @pytest.fixture
 def small_limits(settings: Any) -> None:
-    settings.TENANT_MESSAGING = {
+    settings.TENANT_MESSAGING = UNLIMITED | {
         "MAX_CONTENT_LENGTH": LONGEST,
         "MAX_FRAME_BYTES": LARGEST,
         "MAX_BAD_FRAMES": MOST_BAD,

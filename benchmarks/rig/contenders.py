@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -24,7 +25,6 @@ from example.services import LocalRedis, ServiceError
 from example.services.process import end, spawn
 
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Iterator
 
     from example.services import EmbeddedPostgres
@@ -63,6 +63,7 @@ class People:
 
     clients: list[Client]
     rooms: list[list[int]]
+    schemas: list[str]
 
 
 @dataclass
@@ -82,6 +83,15 @@ class Services:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return self.postgres.url(name)
 
+    def log(self, contender: Contender) -> Path:
+        """Where a contender's processes write."""
+        return self.folder / f"{contender.name}.log"
+
+    def said(self, contender: Contender) -> list[str]:
+        """What a contender's processes wrote last."""
+        log = self.log(contender)
+        return log.read_text(errors="replace").splitlines()[-SHOWN_LINES:] if log.exists() else []
+
     def next_run(self) -> str:
         """A name that no earlier run has."""
         self._runs += 1
@@ -95,6 +105,7 @@ class Server:
     contender: Contender
     clients: list[Client]
     rooms: list[list[int]]
+    schemas: list[str]
     pids: list[int]
     meter: Meter
     database: str
@@ -104,15 +115,15 @@ class Server:
         return private_bytes(self.pids)
 
     def committed(self) -> int:
-        """How many messages the first tenant's table holds."""
+        """How many messages its database holds."""
         table = self.contender.table
         if table is None:
             return 0
+        counts = sql.SQL(" UNION ALL ").join(
+            sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(schema, table)) for schema in self.schemas
+        )
         with psycopg.connect(self.database) as connection:
-            row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(*table))).fetchone()
-        assert row is not None
-        count: int = row[0]
-        return count
+            return sum(count for (count,) in connection.execute(counts))
 
 
 class Contender(ABC):
@@ -122,7 +133,7 @@ class Contender(ABC):
     dialect: ClassVar[type[Dialect]]
     workers = 1
     database: str
-    table: tuple[str, str] | None = None
+    table: str | None = None
     """Where messages are committed, None if they aren't."""
 
     @abstractmethod
@@ -152,7 +163,7 @@ class Contender(ABC):
                 "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "example_project")]),
                 **self.environment(services, redis),
             }
-            log = stack.enter_context((services.folder / f"{self.name}.log").open("ab"))
+            log = stack.enter_context(services.log(self).open("ab"))
             workers = [stack.enter_context(self._worker(environment, log)) for _ in range(self.workers)]
             ports = [port for _, port in workers]
             pids = [process.pid for process, _ in workers]
@@ -161,7 +172,7 @@ class Contender(ABC):
                 for place, client in enumerate(people.clients)
             ]
             meter = Meter({"server": pids, "postgresql": [services.postgres.pid], "redis": [redis.pid]})
-            yield Server(self, clients, people.rooms, pids, meter, services.database(self.database))
+            yield Server(self, clients, people.rooms, people.schemas, pids, meter, services.database(self.database))
 
     @contextmanager
     def _worker(self, environment: dict[str, str], log: IO[bytes]) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
@@ -169,17 +180,12 @@ class Contender(ABC):
             port = probe.getsockname()[1]
         process = spawn(self.command(port), env=environment, output=log)
         try:
-            self._wait_until_ready(process, port, Path(log.name))
+            self._wait_until_ready(process, port)
             yield process, port
         finally:
-            end(process, signals=self._end_signals(), seconds=STOP_SECONDS)
+            end(process, signals=[signal.SIGTERM], seconds=STOP_SECONDS)
 
-    def _end_signals(self) -> list[signal.Signals]:
-        import signal
-
-        return [signal.SIGTERM]
-
-    def _wait_until_ready(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    def _wait_until_ready(self, process: subprocess.Popen[bytes], port: int) -> None:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and process.poll() is None:
             try:
@@ -188,8 +194,7 @@ class Contender(ABC):
                 time.sleep(0.05)
             else:
                 return
-        said = log.read_text(errors="replace").splitlines()[-SHOWN_LINES:]
-        raise ServiceError("\n".join([f"The server of {self.name!r} doesn't start. It said:", *said]))
+        raise ServiceError("Its server doesn't start.")
 
 
 def uvicorn(application: str, port: int) -> list[str]:
@@ -222,7 +227,7 @@ class Limit(Contender):
             for user, its_rooms in enumerate(rooms_of(tenant, ids)):
                 path = f"/ws/?user={len(clients)}&rooms={','.join(map(str, its_rooms))}"
                 clients.append(Client(0, f"tenant{number}.localhost", path, "", its_rooms))
-        return People(clients, rooms)
+        return People(clients, rooms, ["public"])
 
     def command(self, port: int) -> list[str]:
         """How it is started."""
@@ -237,7 +242,7 @@ class Commit(Limit):
     """The bare broadcast of committed messages."""
 
     name = "commit"
-    table = ("public", "message")
+    table = "message"
 
     def title(self) -> str:
         """What it is."""
@@ -292,14 +297,14 @@ class Project(Contender):
             check=False,
         )
         if done.returncode:
-            raise ServiceError(f"The tenants of {self.name!r} can't be made:\n{done.stderr}")
+            raise ServiceError(f"Its tenants can't be made:\n{done.stderr}")
         made = json.loads(done.stdout)
         clients = [
             Client(0, of_tenant["host"], self.path, f"sessionid={session}", its_rooms)
             for tenant, of_tenant in zip(plan.tenants, made, strict=True)
             for session, its_rooms in zip(of_tenant["sessions"], rooms_of(tenant, of_tenant["rooms"]), strict=True)
         ]
-        return People(clients, [of_tenant["rooms"] for of_tenant in made])
+        return People(clients, [of_tenant["rooms"] for of_tenant in made], [tenant["schema"] for tenant in wanted])
 
     def environment(self, services: Services, redis: LocalRedis) -> dict[str, str]:
         """Settings, database and layer."""
@@ -315,7 +320,7 @@ class Tutorial(Project):
 
     dialect = Plain
     database = "tutorial"
-    table = ("tenant0", "tutorial_message")
+    table = "tutorial_message"
     settings = "benchmarks.tutorial.settings"
     path = "/ws/chat/"
 
@@ -346,7 +351,7 @@ class Ours(Project):
     name = "ours"
     dialect = Messaging
     database = "ours"
-    table = ("tenant0", "django_tenant_messaging_message")
+    table = "django_tenant_messaging_message"
     settings = "benchmarks.ours_settings"
     path = "/ws/messages/"
 

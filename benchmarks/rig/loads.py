@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from benchmarks.rig.dialects import News
     from benchmarks.rig.wires import Wire, Wires
 
-PATIENCE = 8.0
+PATIENCE = 20.0
+"""Seconds after which an answer is no longer expected."""
 TICK = 0.25
 Sender = tuple[int, int]
 """The number of a client, and the id of the room that it writes to."""

@@ -45,9 +45,16 @@ LAYERS = {
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": LAYERS[os.environ.get("LAYER", "core")],
-        # redis-py 8 drops a connection that is idle for 5 s unless it is told to wait.
         "CONFIG": {
-            "hosts": [{"address": os.environ.get("REDIS_URL", "redis://localhost:6379/0"), "socket_timeout": None}]
+            "hosts": [
+                {
+                    "address": os.environ.get("REDIS_URL", "redis://localhost:6379/0"),
+                    # redis-py 8 drops a connection that is idle for 5 s unless it is told to wait,
+                    "socket_timeout": None,
+                    # and fails the 101st of many messages that are sent at the same time.
+                    "max_connections": 2_000,
+                }
+            ]
         },
     }
 }

@@ -35,6 +35,7 @@ ERROR_ADVICE = {
     "not_found": ("Forget the room, or the message that was answered.", "no"),
     "forbidden": ("Don't offer it to this user.", "no"),
     "conflict": ("Correct the client: a new message needs a new client id, and a socket resumes once.", "no"),
+    "rate_limited": ("Wait for `details.retry_after` seconds. Repeat a send with the same `client_id`.", "yes"),
     "tenant_not_ready": (
         "Nothing: the socket is closed with 4503, and the client comes back. The operators' logs say what is wrong.",
         "yes",

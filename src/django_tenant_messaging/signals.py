@@ -11,6 +11,17 @@ from django.dispatch import Signal
 message_sent = Signal()
 """A message was committed. Arguments: ``message`` (:class:`~.types.MessageData`), ``schema_name``."""
 
+message_edited = Signal()
+"""A message's content was changed by its sender. Arguments: ``message`` (:class:`~.types.MessageData`),
+``schema_name``."""
+
+message_deleted = Signal()
+"""A message was deleted for everybody. Arguments: ``message`` (:class:`~.types.MessageData`, without its content),
+``deleted_by`` (:class:`~.types.UserRef`), ``schema_name``."""
+
+room_renamed = Signal()
+"""A room got another name. Arguments: ``room_id``, ``name``, ``schema_name``."""
+
 members_changed = Signal()
 """Users joined or left a room. Arguments: ``room_id``, ``joined`` and ``left`` (tuples of
 :class:`~.types.UserRef`), ``schema_name``."""

@@ -34,7 +34,8 @@ class ReplyRef:
 class MessageData:
     """A message with everything needed to show it. ``sender`` is ``None`` once that user was deleted.
 
-    ``seq`` is its place in the room's timeline, ``changed_seq`` that of its last change.
+    ``seq`` is its place in the room's timeline, ``changed_seq`` that of its last change. Once it was deleted its
+    ``content`` is empty and nobody is mentioned.
     """
 
     id: int
@@ -50,6 +51,18 @@ class MessageData:
     mentioned_users: tuple[UserRef, ...]
     is_broadcast: bool
     is_read: bool
+    edited_at: datetime | None = None
+    deleted_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionData:
+    """What a message said from one moment to another, before an edit."""
+
+    id: int
+    content: str
+    written_at: datetime
+    replaced_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

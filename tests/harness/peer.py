@@ -44,9 +44,10 @@ class Peer:
     def __init__(self, scope: dict[str, Any]) -> None:
         self.scope = scope
         self.events: list[dict[str, Any]] = []
-        self.unasked_errors: list[dict[str, Any]] = []
+        self.unasked: list[dict[str, Any]] = []
         self.subprotocol: str | None = None
         self.close_code: int | None = None
+        self.session_key = ""
         self.reads = asyncio.Event()
         self.reads.set()
         self.delay = 0.0
@@ -137,7 +138,7 @@ class Peer:
         elif frame["id"] in self._replies:
             self._replies.pop(frame["id"]).set_result(frame)
         else:
-            self.unasked_errors.append(frame)
+            self.unasked.append(frame)
 
 
 def scope_for(host: str, *, cookie: str = "", origin: str | None = "", **fields: Any) -> dict[str, Any]:
@@ -164,10 +165,20 @@ class Peers:
     def __init__(self) -> None:
         self.opened: list[Peer] = []
 
-    async def connect(self, tenant: Tenant, username: str, *, resume: Any = None, hub: Hub | None = None) -> Peer:
-        """Connect a user and start the stream of events."""
-        cookie = await run_in_tenant(tenant.schema_name, session_of, tenant.users[username])
-        peer = await self.open(scope_for(tenant.host, cookie=cookie), hub=hub)
+    async def connect(
+        self,
+        tenant: Tenant,
+        username: str,
+        *,
+        resume: Any = None,
+        hub: Hub | None = None,
+        session_key: str | None = None,
+    ) -> Peer:
+        """Connect a user, by default in a session of its own, and start the stream of events."""
+        if session_key is None:
+            session_key = await run_in_tenant(tenant.schema_name, session_of, tenant.users[username])
+        peer = await self.open(scope_for(tenant.host, cookie=session_key), hub=hub)
+        peer.session_key = session_key
         assert peer.close_code is None, peer.close_code
         if resume is not False:
             reply = await peer.ask("resume", positions=resume or {})

@@ -6,10 +6,14 @@ through :func:`~django_tenant_messaging.tenancy.run_in_tenant`.
 
 from __future__ import annotations
 
+from .access import end_session, recheck_access
+from .deleting import delete_message
+from .editing import edit_message
 from .memberships import add_members, leave_room, remove_member
 from .messages import Draft, send_message, send_messages, send_messages_where_free
 from .notifications import mark_notifications_read
 from .reading import mark_read
+from .renaming import rename_room
 from .rooms import create_room, open_direct_room
 from .statuses import (
     ensure_userstatus_exists,
@@ -23,13 +27,18 @@ __all__ = [
     "Draft",
     "add_members",
     "create_room",
+    "delete_message",
+    "edit_message",
+    "end_session",
     "ensure_userstatus_exists",
     "expire_connections",
     "leave_room",
     "mark_notifications_read",
     "mark_read",
     "open_direct_room",
+    "recheck_access",
     "remove_member",
+    "rename_room",
     "renew_connections",
     "send_message",
     "send_messages",

@@ -12,7 +12,7 @@ from ..events import Event, MessagePosted, NotificationCreated, emit_on_commit
 from ..exceptions import Conflict, MessagingError, NotFound
 from ..models import Mention, Message, Notification
 from ..models.content import clean_content
-from ..selectors import message_by_id, messages_by_id, user_ref
+from ..selectors import message_by_id, messages_by_id, user_ref, was_written_as
 from ..tenancy import current_schema
 from ..types import MessageData, NotificationData, ReplyRef, SentMessage, UserRef
 from .mentions import resolve_mentions, resolve_mentions_of
@@ -149,7 +149,8 @@ def _send_distinct(drafts: Sequence[Draft], locked: LockedRows) -> list[SentMess
         elif outcome.earlier_id is not None:
             answers.append(_repeated(draft, earlier[outcome.earlier_id]))
         elif outcome.is_busy:
-            answers.append(None)
+            # Who waited for a locked row, and then didn't get it, lost it: the sender was removed at that moment.
+            answers.append(None if locked is PASS_OVER_LOCKED else _no_such_room(draft.room_id))
         elif outcome.message_id is None or outcome.seq is None or outcome.timestamp is None:
             answers.append(_no_such_reply(draft.reply_to) if outcome.is_member else _no_such_room(draft.room_id))
         else:
@@ -246,7 +247,8 @@ def _answered(draft: Draft, outcome: Outcome) -> ReplyRef | None:
 
 def _repeated(draft: Draft, earlier: MessageData) -> SentMessage | Conflict:
     answered = None if earlier.reply_to is None else earlier.reply_to.id
-    if (earlier.room_id, earlier.content, answered) != (draft.room_id, draft.content, draft.reply_to):
+    is_same = (earlier.room_id, answered) == (draft.room_id, draft.reply_to)
+    if not is_same or not was_written_as(earlier, draft.content):
         return Conflict("This client id was already used for another message.", client_id=str(draft.client_id))
     return SentMessage(earlier, duplicate=True)
 

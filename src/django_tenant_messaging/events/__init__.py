@@ -4,25 +4,37 @@ from __future__ import annotations
 
 from .bus import connect_sink, emit_on_commit
 from .kinds import (
+    AccessChanged,
     Event,
     MembersChanged,
+    MessageChanged,
+    MessageDeleted,
+    MessageEdited,
     MessagePosted,
     NotificationCreated,
     PresenceChanged,
     ReadPositionMoved,
+    RoomRenamed,
     RoomsChanged,
+    SessionEnded,
     TimelineEvent,
     TypingChanged,
 )
 
 __all__ = [
+    "AccessChanged",
     "Event",
     "MembersChanged",
+    "MessageChanged",
+    "MessageDeleted",
+    "MessageEdited",
     "MessagePosted",
     "NotificationCreated",
     "PresenceChanged",
     "ReadPositionMoved",
+    "RoomRenamed",
     "RoomsChanged",
+    "SessionEnded",
     "TimelineEvent",
     "TypingChanged",
     "connect_sink",

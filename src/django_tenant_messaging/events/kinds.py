@@ -35,6 +35,32 @@ class MessagePosted(TimelineEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class MessageChanged(TimelineEvent):
+    """A message that was there before has another state now, which replaces the older one."""
+
+    message: MessageData
+
+
+@dataclass(frozen=True, slots=True)
+class MessageEdited(MessageChanged):
+    """Its sender changed a message's content."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessageDeleted(MessageChanged):
+    """A message was deleted for everybody."""
+
+    deleted_by: UserRef
+
+
+@dataclass(frozen=True, slots=True)
+class RoomRenamed(TimelineEvent):
+    """The room has another name."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class MembersChanged(TimelineEvent):
     """Users joined or left the room."""
 
@@ -89,12 +115,35 @@ class RoomsChanged:
     user_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class AccessChanged:
+    """A user, or every user of the tenant (``None``), may have lost the right to be connected.
+
+    An empty ``schema_name`` means all tenants.
+    """
+
+    schema_name: str
+    user_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnded:
+    """A session was logged out."""
+
+    schema_name: str
+    session_hash: str
+
+
 Event = (
     MessagePosted
+    | MessageChanged
+    | RoomRenamed
     | MembersChanged
     | ReadPositionMoved
     | TypingChanged
     | PresenceChanged
     | NotificationCreated
     | RoomsChanged
+    | AccessChanged
+    | SessionEnded
 )

@@ -64,6 +64,7 @@ class Migration(migrations.Migration):
                 ("name", models.CharField(blank=True, max_length=120, verbose_name="name")),
                 ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created at")),
                 ("epoch", models.UUIDField(default=uuid.uuid4, editable=False)),
+                ("changed_seq", models.BigIntegerField(default=0, editable=False)),
                 (
                     "direct_key",
                     models.CharField(blank=True, editable=False, max_length=600, null=True, unique=True),
@@ -194,6 +195,8 @@ class Migration(migrations.Migration):
                 ("changed_seq", models.BigIntegerField(editable=False)),
                 ("content", models.TextField(verbose_name="content")),
                 ("timestamp", models.DateTimeField(default=django.utils.timezone.now, verbose_name="time")),
+                ("edited_at", models.DateTimeField(blank=True, editable=False, null=True, verbose_name="edited at")),
+                ("deleted_at", models.DateTimeField(blank=True, editable=False, null=True, verbose_name="deleted at")),
                 ("is_read", models.BooleanField(default=False, verbose_name="read")),
                 ("client_id", models.UUIDField(default=uuid.uuid4, editable=False)),
                 (
@@ -268,6 +271,31 @@ class Migration(migrations.Migration):
                 related_name="mentions",
                 to="django_tenant_messaging.message",
             ),
+        ),
+        migrations.CreateModel(
+            name="MessageRevision",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
+                ),
+                ("content", models.TextField(verbose_name="content")),
+                ("written_at", models.DateTimeField(verbose_name="written at")),
+                ("replaced_at", models.DateTimeField(verbose_name="replaced at")),
+                (
+                    "message",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="revisions",
+                        to="django_tenant_messaging.message",
+                        verbose_name="message",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "earlier version",
+                "verbose_name_plural": "earlier versions",
+            },
         ),
         migrations.CreateModel(
             name="Notification",

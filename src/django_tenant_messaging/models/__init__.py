@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from .memberships import Membership
-from .messages import Mention, Message
+from .messages import Mention, Message, MessageRevision
 from .notifications import Notification
 from .rooms import ChatRoom, RoomCounter
 from .statuses import UserStatus
 
-__all__ = ["ChatRoom", "Membership", "Mention", "Message", "Notification", "RoomCounter", "UserStatus"]
+__all__ = [
+    "ChatRoom",
+    "Membership",
+    "Mention",
+    "Message",
+    "MessageRevision",
+    "Notification",
+    "RoomCounter",
+    "UserStatus",
+]

@@ -30,6 +30,10 @@ class Message(models.Model):
     ``Message.objects.create(sender=a, receiver=b, content="...")`` is enough: the direct room is found or made, the
     receiver is notified, and connected members get the message after the commit. With ``room=`` it goes to a group.
     Trusted code calls this; who acts for a user calls :func:`~django_tenant_messaging.actions.send_message`.
+
+    Saving an existing message again tells nobody. It is changed by
+    :func:`~django_tenant_messaging.actions.edit_message` and
+    :func:`~django_tenant_messaging.actions.delete_message`.
     """
 
     room = models.ForeignKey(
@@ -44,7 +48,12 @@ class Message(models.Model):
         null=True, blank=True, related_name="received_messages", db_index=False, verbose_name=_("receiver")
     )
     content = models.TextField(_("content"))
+    """Empty once the message was deleted."""
     timestamp = models.DateTimeField(_("time"), default=timezone.now)
+    edited_at = models.DateTimeField(_("edited at"), null=True, blank=True, editable=False)
+    """When the content was last changed by its sender."""
+    deleted_at = models.DateTimeField(_("deleted at"), null=True, blank=True, editable=False)
+    """When it was deleted for everybody. The row stays in its place."""
     is_read = models.BooleanField(_("read"), default=False)
     """Whether the receiver of a direct message has read it."""
     reply_to = models.ForeignKey(
@@ -110,6 +119,23 @@ class Message(models.Model):
             self.receiver = self.room.members.exclude(pk=self.sender_id).first()
         elif self.receiver is not None:
             raise Invalid.field("receiver", "a message to a group has none; mention the user instead")
+
+
+class MessageRevision(models.Model):
+    """What a message said before an edit. The deletion of the message takes its revisions along."""
+
+    # The index serves reading a message's revisions, and finding them when it is deleted.
+    message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="revisions", verbose_name=_("message"))
+    content = models.TextField(_("content"))
+    written_at = models.DateTimeField(_("written at"))
+    replaced_at = models.DateTimeField(_("replaced at"))
+
+    class Meta:
+        verbose_name = _("earlier version")
+        verbose_name_plural = _("earlier versions")
+
+    def __str__(self) -> str:
+        return f"{self.message_id} until {self.replaced_at:%Y-%m-%d %H:%M:%S}"
 
 
 class Mention(models.Model):

@@ -61,6 +61,8 @@ class ChatRoom(models.Model):
     created_at = models.DateTimeField(_("created at"), auto_now_add=True)
     epoch = models.UUIDField(default=uuid.uuid4, editable=False)
     """Identifies this history. Positions of another epoch are refused when a client resumes."""
+    changed_seq = models.BigIntegerField(default=0, editable=False)
+    """The room's ``seq`` of its last renaming."""
     direct_key = models.CharField(max_length=600, unique=True, null=True, blank=True, editable=False)
     members: models.ManyToManyField[Any, Any] = models.ManyToManyField(
         settings.AUTH_USER_MODEL,

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-from .client import ClientFrame, History, Ping, Position, Read, Resume, Send, Typing
+from .client import (
+    ClientFrame,
+    Delete,
+    Edit,
+    History,
+    Ping,
+    Position,
+    Read,
+    Rename,
+    Resume,
+    Revisions,
+    Send,
+    Typing,
+)
 from .parsing import parse_frame
 from .server import (
+    ChangedPayload,
+    ChangeReply,
     ErrorFrame,
     HeartbeatFrame,
     HelloFrame,
@@ -18,9 +33,13 @@ from .server import (
     PresenceFrame,
     ReadFrame,
     ReadReply,
+    RenameReply,
     ResumeReply,
     ResumeStatus,
+    RevisionPayload,
+    RevisionsReply,
     RoomAddedFrame,
+    RoomFrame,
     RoomPayload,
     RoomRemovedFrame,
     SendReply,
@@ -37,7 +56,11 @@ PROTOCOL = "tenant-messaging.v1"
 
 __all__ = [
     "PROTOCOL",
+    "ChangeReply",
+    "ChangedPayload",
     "ClientFrame",
+    "Delete",
+    "Edit",
     "ErrorFrame",
     "HeartbeatFrame",
     "HelloFrame",
@@ -55,10 +78,16 @@ __all__ = [
     "Read",
     "ReadFrame",
     "ReadReply",
+    "Rename",
+    "RenameReply",
     "Resume",
     "ResumeReply",
     "ResumeStatus",
+    "RevisionPayload",
+    "Revisions",
+    "RevisionsReply",
     "RoomAddedFrame",
+    "RoomFrame",
     "RoomPayload",
     "RoomRemovedFrame",
     "Send",

@@ -53,6 +53,43 @@ class Send(_ClientFrame):
     reply_to: RowId | None = Field(default=None, description="Id of the message answered, in the same room.")
 
 
+class Edit(_ClientFrame):
+    """Give a message of the user's own another text. The same text again changes nothing, so repeating it is safe."""
+
+    type: Literal["edit"]
+    room: RoomId
+    message_id: RowId = Field(description="A message in this room.")
+    content: str = Field(description="The text, 1 to `max_content_length` characters after NFC.")
+
+
+class Delete(_ClientFrame):
+    """Delete a message for everybody: the user's own, or in a group of theirs anyone's. Repeating it is safe."""
+
+    type: Literal["delete"]
+    room: RoomId
+    message_id: RowId = Field(description="A message in this room.")
+
+
+class Revisions(_ClientFrame):
+    """Read what a message said before its edits: the newest versions, or those before one."""
+
+    type: Literal["revisions"]
+    room: RoomId
+    message_id: RowId = Field(description="A message in this room.")
+    before: RowId | None = Field(default=None, description="Versions with a lower `id`.")
+    limit: Annotated[int, Field(ge=1, le=MAX_BIGINT)] = Field(
+        default=50, description="Most versions of the answer, at most `HISTORY_PAGE_LIMIT`."
+    )
+
+
+class Rename(_ClientFrame):
+    """Give a group another name. Any member may."""
+
+    type: Literal["rename"]
+    room: RoomId
+    name: str = Field(description="1 to 120 characters after NFC.")
+
+
 class Read(_ClientFrame):
     """Say how far the user has read a room."""
 
@@ -88,4 +125,4 @@ class Ping(_ClientFrame):
     type: Literal["ping"]
 
 
-ClientFrame = Resume | Send | Read | Typing | History | Ping
+ClientFrame = Resume | Send | Edit | Delete | Revisions | Rename | Read | Typing | History | Ping

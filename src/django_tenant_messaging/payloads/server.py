@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
-    from ..types import MessageData, NotificationData, RoomPosition, UserRef
+    from ..types import MessageData, NotificationData, RevisionData, RoomPosition, UserRef
 
 
 class _Payload(BaseModel):
@@ -34,15 +34,18 @@ class MessagePayload(_Payload):
 
     id: int
     seq: int = Field(description="Its place in the room's timeline.")
+    changed_seq: int = Field(description="The position of its last change; its own `seq` when it never changed.")
     client_id: str
     sender: UserPayload | None = Field(description="`null` when the user was deleted.")
     receiver: UserPayload | None = Field(description="The other one, in a direct conversation.")
-    content: str
+    content: str = Field(description="Empty once it was deleted.")
     timestamp: datetime = Field(description="ISO 8601, UTC.")
     reply_to: ReplyPayload | None
     mentioned_users: list[UserPayload]
     is_broadcast: bool = Field(description="Addressed to the whole group: nobody is mentioned.")
     is_read: bool = Field(description="Whether the receiver of a direct message has read it.")
+    edited_at: datetime | None = Field(description="When its text was last changed.")
+    deleted_at: datetime | None = Field(description="When it was deleted for everybody.")
     is_own_message: bool = Field(default=False, description="Whether the socket's user sent it.")
 
     @classmethod
@@ -52,6 +55,20 @@ class MessagePayload(_Payload):
         if message.sender is not None and message.sender.id == reader_id:
             payload = payload.model_copy(update={"is_own_message": True})
         return payload
+
+
+class RevisionPayload(_Payload):
+    """What a message said from one moment to another."""
+
+    id: int
+    content: str
+    written_at: datetime
+    replaced_at: datetime
+
+    @classmethod
+    def of(cls, revision: RevisionData) -> RevisionPayload:
+        """Make the payload from a revision."""
+        return cls.model_validate(revision)
 
 
 class RoomPayload(_Payload):
@@ -160,6 +177,38 @@ class SendReply(OkFrame):
     duplicate: bool = Field(description="The message was there already: an earlier send had succeeded.")
 
 
+class ChangedPayload(_Payload):
+    """Where a change put the message."""
+
+    id: int
+    seq: int = Field(description="Its place in the room's timeline, which stays.")
+    changed_seq: int = Field(description="The position of its last change.")
+    edited_at: datetime | None
+    deleted_at: datetime | None
+
+
+class ChangeReply(OkFrame):
+    """The answer to `edit` and `delete`: the change is committed."""
+
+    room: int
+    message: ChangedPayload
+
+
+class RevisionsReply(OkFrame):
+    """The answer to `revisions`, oldest first; empty for a message that never changed or was deleted."""
+
+    room: int
+    message_id: int
+    revisions: list[RevisionPayload]
+
+
+class RenameReply(OkFrame):
+    """The answer to `rename`: the name is committed."""
+
+    room: int
+    name: str
+
+
 class ReadReply(OkFrame):
     """The answer to `read`."""
 
@@ -185,7 +234,10 @@ class _TimelineFrame(_Payload):
 
 
 class MessageFrame(_TimelineFrame):
-    """A message was written."""
+    """A message was written, or one that was there before has changed.
+
+    A message whose own `seq` is not above `after` replaces the state that the client has of it, if it has one.
+    """
 
     type: Literal["message"] = "message"
     message: MessagePayload
@@ -199,8 +251,15 @@ class MembersFrame(_TimelineFrame):
     left: list[UserPayload]
 
 
+class RoomFrame(_TimelineFrame):
+    """The room has another name."""
+
+    type: Literal["room"] = "room"
+    name: str
+
+
 class SkipFrame(_TimelineFrame):
-    """Nothing to show: later changes replaced what was here."""
+    """Nothing to show: later changes replaced what was here, or it is about what the user may not see."""
 
     type: Literal["skip"] = "skip"
 
@@ -267,10 +326,14 @@ ServerFrame = (
     | ErrorFrame
     | ResumeReply
     | SendReply
+    | ChangeReply
+    | RevisionsReply
+    | RenameReply
     | ReadReply
     | HistoryReply
     | MessageFrame
     | MembersFrame
+    | RoomFrame
     | SkipFrame
     | ReadFrame
     | TypingFrame

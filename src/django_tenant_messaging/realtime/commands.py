@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,6 +11,8 @@ from ..conf import messaging_settings
 from ..exceptions import Conflict, MessagingError
 from ..payloads import (
     ClientFrame,
+    Delete,
+    Edit,
     ErrorFrame,
     History,
     HistoryReply,
@@ -21,15 +22,18 @@ from ..payloads import (
     Position,
     Read,
     ReadReply,
+    Rename,
     Resume,
     ResumeReply,
     ResumeStatus,
+    Revisions,
     Send,
     SendReply,
     SentPayload,
     Typing,
 )
 from ..tenancy import run_in_tenant
+from .changes import carry_out_change
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -54,17 +58,16 @@ class Commands:
     def __init__(self, socket: Socket, sends: Sends) -> None:
         self._socket = socket
         self._sends = sends
-        self._unanswered = 0
-        self._answered: asyncio.Event | None = None
+        self._unanswered = socket.unanswered
 
     async def carry_out(self, frame: ClientFrame) -> None:
         """Carry out a frame and queue its reply."""
         if isinstance(frame, Send):
-            await self._until_unanswered(MAX_UNANSWERED - 1)
+            await self._unanswered.at_most(MAX_UNANSWERED - 1)
             await self._socket.outbox.wait_for_room()
             self._send(frame)
             return
-        await self._until_unanswered(0)
+        await self._unanswered.at_most(0)
         try:
             if isinstance(frame, Resume):
                 await _resume(self._socket, frame)
@@ -76,18 +79,16 @@ class Commands:
 
     async def refuse(self, frame_id: str | None, error: MessagingError) -> None:
         """Answer a frame that can't be read."""
-        await self._until_unanswered(0)
+        await self._unanswered.at_most(0)
         await self._socket.reply(refusal(frame_id, error))
 
     def _send(self, frame: Send) -> None:
         draft = actions.Draft(self._socket.user, frame.room, frame.content, frame.client_id, frame.reply_to)
-        self._unanswered += 1
+        self._unanswered.began()
         self._sends.submit(self._socket.schema_name, draft, partial(self._sent, frame))
 
     def _sent(self, frame: Send, answer: SentMessage | Exception) -> None:
-        self._unanswered -= 1
-        if self._answered is not None:
-            self._answered.set()
+        self._unanswered.ended()
         if isinstance(answer, Exception):
             self._socket.tell(_answer_to(self._socket, frame, answer))
         else:
@@ -99,12 +100,6 @@ class Commands:
                     duplicate=answer.duplicate,
                 )
             )
-
-    async def _until_unanswered(self, number: int) -> None:
-        while self._unanswered > number:
-            self._answered = asyncio.Event()
-            await self._answered.wait()
-            self._answered = None
 
 
 def refusal(frame_id: str | None, error: MessagingError) -> ErrorFrame:
@@ -119,9 +114,13 @@ def _answer_to(socket: Socket, frame: ClientFrame, error: Exception) -> ErrorFra
     return ErrorFrame(id=frame.id, code="internal", message="Something went wrong here; try again.", details={})
 
 
-async def _carry_out(socket: Socket, frame: Read | Typing | History | Ping) -> BaseModel:
+async def _carry_out(
+    socket: Socket, frame: Edit | Delete | Revisions | Rename | Read | Typing | History | Ping
+) -> BaseModel:
     schema_name, user = socket.schema_name, socket.user
     match frame:
+        case Edit() | Delete() | Revisions() | Rename():
+            return await carry_out_change(socket, frame)
         case Read():
             seq = await run_in_tenant(schema_name, actions.mark_read, user, room_id=frame.room, seq=frame.seq)
             return ReadReply(id=frame.id, room=frame.room, seq=seq)

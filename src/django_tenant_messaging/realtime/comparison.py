@@ -38,7 +38,7 @@ class Comparison:
 
     async def run_forever(self) -> None:
         """Compare, and look after the sockets and the channel layer."""
-        took = 0.0
+        took = rechecked = 0.0
         while True:
             interval = messaging_settings.RECONCILE_INTERVAL
             if not self._hub.link.is_whole:
@@ -49,6 +49,10 @@ class Comparison:
                 await self._hub.link.repair()
                 await self._hub.link.probe()
                 self._hub.tidy()
+                if not self._hub.link.is_whole and began - rechecked >= messaging_settings.RECONCILE_INTERVAL:
+                    # What another process says of somebody's rights isn't heard.
+                    rechecked = began
+                    self._hub.access.recheck_all()
                 await self._compare()
             except Exception:
                 logger.exception("Looking after the sockets failed.")

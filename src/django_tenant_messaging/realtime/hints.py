@@ -18,6 +18,7 @@ from ..payloads import (
     NotificationPayload,
     PresenceFrame,
     ReadFrame,
+    RoomFrame,
     SkipFrame,
     TypingFrame,
     UserPayload,
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-Target = Literal["room", "user", "presence"]
+Target = Literal["room", "user", "presence", "access", "session"]
 
+DETAILS = ("seq", "after", "about", "author", "joined", "left", "rooms")
+"""What a row of a channel-layer message holds after target, key and frame."""
 OTHERS_END = '"is_own_message":false}}'
 OWN_END = '"is_own_message":true}}'
 
@@ -39,10 +42,25 @@ class Hint:
     """An event on its way to sockets.
 
     ``seq`` is 0 for what isn't part of a timeline. ``author`` is the user who gets the variant of the frame that says
-    ``is_own_message``; there are two variants at most, each made once in a process.
+    ``is_own_message``; there are two variants at most, each made once in a process. ``about`` is the place of the
+    message that it is about, else 0: who may not see the timeline so far back only has the position moved.
     """
 
-    __slots__ = ("_own", "after", "author", "frame", "joined", "key", "left", "rooms", "schema_name", "seq", "target")
+    __slots__ = (
+        "_own",
+        "_skip",
+        "about",
+        "after",
+        "author",
+        "frame",
+        "joined",
+        "key",
+        "left",
+        "rooms",
+        "schema_name",
+        "seq",
+        "target",
+    )
 
     def __init__(
         self,
@@ -53,6 +71,7 @@ class Hint:
         *,
         seq: int = 0,
         after: int = 0,
+        about: int = 0,
         author: str | None = None,
         joined: Iterable[str] = (),
         left: Iterable[str] = (),
@@ -64,14 +83,20 @@ class Hint:
         self.frame = frame
         self.seq = seq
         self.after = after
+        self.about = about
         self.author = author
         self.joined = tuple(joined)
         self.left = tuple(left)
         self.rooms = tuple(rooms)
         self._own: str | None = None
+        self._skip: str | None = None
 
-    def frame_for(self, user_id: str) -> str:
-        """Return the frame as this user gets it."""
+    def frame_for(self, user_id: str, visible_after: int = 0) -> str:
+        """Return the frame as this user gets it, who sees the timeline after a position."""
+        if 0 < self.about <= visible_after:
+            if self._skip is None:
+                self._skip = SkipFrame(room=int(self.key), after=self.after, seq=self.seq).model_dump_json()
+            return self._skip
         if user_id != self.author:
             return self.frame
         if self._own is None:
@@ -86,6 +111,7 @@ class Hint:
             self.frame,
             self.seq,
             self.after,
+            self.about,
             self.author,
             list(self.joined),
             list(self.left),
@@ -105,11 +131,7 @@ def to_message(schema_name: str, hints: Iterable[Hint], *, origin: str) -> dict[
 
 def from_message(message: Mapping[str, Any]) -> list[Hint]:
     """Return the hints of a channel-layer message."""
-    return [
-        Hint(message["schema"], *row[:3], seq=seq, after=after, author=author, joined=joined, left=left, rooms=rooms)
-        for row in message["hints"]
-        for seq, after, author, joined, left, rooms in [row[3:]]
-    ]
+    return [Hint(message["schema"], *row[:3], **dict(zip(DETAILS, row[3:], strict=True))) for row in message["hints"]]
 
 
 def hints_of(batch: Iterable[events.Event]) -> Iterator[Hint]:
@@ -120,13 +142,19 @@ def hints_of(batch: Iterable[events.Event]) -> Iterator[Hint]:
 
 def hint_of(event: events.Event | events.TimelineEvent) -> Hint:
     """Return the hint that an event becomes."""
+    return _lasting_hint(event) if isinstance(event, events.TimelineEvent) else _passing_hint(event)
+
+
+def _lasting_hint(event: events.TimelineEvent) -> Hint:
     match event:
-        case events.MessagePosted(message=message):
+        case events.MessagePosted(message=message) | events.MessageChanged(message=message):
             author = None if message.sender is None else message.sender.id
             frame = MessageFrame(
                 room=event.room_id, after=event.after, seq=event.seq, message=MessagePayload.of(message)
             )
-            return _timeline(event, frame, author=author)
+            return _timeline(event, frame, author=author, about=message.seq)
+        case events.RoomRenamed(name=name):
+            return _timeline(event, RoomFrame(room=event.room_id, after=event.after, seq=event.seq, name=name))
         case events.MembersChanged(joined=joined, left=left):
             members = MembersFrame(
                 room=event.room_id,
@@ -136,6 +164,12 @@ def hint_of(event: events.Event | events.TimelineEvent) -> Hint:
                 left=user_payloads(left),
             )
             return _timeline(event, members, joined=[user.id for user in joined], left=[user.id for user in left])
+        case _:
+            raise TypeError(f"No frame for {type(event).__name__}")
+
+
+def _passing_hint(event: events.Event) -> Hint:
+    match event:
         case events.ReadPositionMoved():
             read = ReadFrame(room=event.room_id, user=UserPayload.model_validate(event.user), seq=event.seq)
             return Hint(event.schema_name, "room", event.room_id, read.model_dump_json())
@@ -158,6 +192,10 @@ def hint_of(event: events.Event | events.TimelineEvent) -> Hint:
             return Hint(event.schema_name, "user", notification.user_id, told.model_dump_json())
         case events.RoomsChanged():
             return Hint(event.schema_name, "user", event.user_id, "")
+        case events.AccessChanged():
+            return Hint(event.schema_name, "access", event.user_id or "", "")
+        case events.SessionEnded():
+            return Hint(event.schema_name, "session", event.session_hash, "")
         case _:
             raise TypeError(f"No frame for {type(event).__name__}")
 

@@ -15,12 +15,14 @@ from ..exceptions import MessagingError
 from ..payloads import HeartbeatFrame
 from ..selectors import online_contacts, read_changes, room_positions
 from ..tenancy import run_in_tenant
+from .access import AccessKeeper
 from .catchup import CatchUp
 from .close_codes import CloseCode
 from .comparison import Comparison
 from .feeds import RoomFeed
 from .hints import Hint, from_message, hint_of
-from .link import LayerLink
+from .limits import Limiter, limits_of_settings
+from .link import LIMITS, LayerLink
 from .outbox import joined
 from .presence import PresenceKeeper
 from .sending import Sends
@@ -41,6 +43,8 @@ STOP_PATIENCE = 5.0
 """Seconds that a stopping hub gives the database to take note."""
 GAP_PATIENCE = 0.02
 """Seconds to wait for a hint that was overtaken, before the database is asked."""
+SHARE_INTERVAL = 0.25
+"""Seconds between two reports to the other processes of what heavy users were granted; none without such users."""
 BEATS = 20
 """Parts into which the heartbeats of an interval are spread."""
 
@@ -80,9 +84,13 @@ class Hub:
         self.loop = asyncio.get_running_loop()
         self.link = LayerLink(messaging_settings.CHANNEL_LAYER, self.process, self._on_message)
         self.presence = PresenceKeeper(self)
+        self.access = AccessKeeper(self)
         self.sends = Sends(self.spawn)
+        self.limiter = Limiter(limits_of_settings(), self._share_soon)
         self.feeds: dict[tuple[str, int], RoomFeed] = {}
         self.sockets: dict[tuple[str, str], set[Socket]] = defaultdict(set)
+        self.is_draining = False
+        """Whether the process is about to stop, so that nobody is let in."""
         self._schemas: dict[str, int] = {}
         self._catch_up = CatchUp()
         self._comparison = Comparison(self)
@@ -99,10 +107,15 @@ class Hub:
         self.spawn(self._comparison.run_forever())
         self.spawn(self._beat_forever())
         self.spawn(self.presence.renew_forever())
+        self.spawn(self.access.run_forever())
 
     async def stop(self) -> None:
-        """Close the sockets for a restart, store that their users are gone, and end the background work."""
+        """Finish the sends that are on their way, close the sockets for a restart, store that their users are gone, and
+        end the background work.
+        """
         Hub.running -= 1
+        self.is_draining = True
+        await self.sends.finished(STOP_PATIENCE)
         for sockets in list(self.sockets.values()):
             for socket in list(sockets):
                 socket.close(CloseCode.RESTART)
@@ -158,15 +171,21 @@ class Hub:
             self.link.unsubscribe(socket.schema_name)
         self.presence.sockets_changed(socket.schema_name, socket.user)
 
+    def schemas(self) -> list[str]:
+        """Return the schemas of the tenants that have sockets here."""
+        return list(self._schemas)
+
+    def sockets_of(self, schema_name: str) -> list[Socket]:
+        """Return the sockets of a tenant."""
+        return [socket for (schema, _user), found in self.sockets.items() if schema == schema_name for socket in found]
+
     def catch_up(self, socket: Socket) -> None:
         """Read for a socket what it missed."""
         self._catch_up.start(socket, self.spawn)
 
     def close_tenant(self, schema_name: str, readiness: Readiness) -> None:
         """Close the sockets of a tenant that may no longer be served."""
-        sockets = [
-            socket for (schema, _user), found in self.sockets.items() if schema == schema_name for socket in found
-        ]
+        sockets = self.sockets_of(schema_name)
         logger.warning("[%s] %s sockets are closed: %s", schema_name, len(sockets), readiness.reason)
         for socket in sockets:
             socket.close(CloseCode.UNAVAILABLE)
@@ -259,7 +278,19 @@ class Hub:
                 self.link.publish(schema_name, found)
 
     def _on_message(self, message: Mapping[str, Any]) -> None:
-        self._dispatch(message["schema"], from_message(message))
+        if message["type"] == LIMITS:
+            self.limiter.absorb(message["shares"], time.monotonic())
+        else:
+            self._dispatch(message["schema"], from_message(message))
+
+    def _share_soon(self) -> None:
+        self.loop.call_later(SHARE_INTERVAL, self._share)
+
+    def _share(self) -> None:
+        """Tell the other processes what heavy users, rooms and tenants were granted here."""
+        shares = self.limiter.report(time.monotonic())
+        if Hub.running > 1 or not self.link.is_local:
+            self.link.publish_shares(shares)
 
     def _dispatch(self, schema_name: str, hints: list[Hint]) -> None:
         rooms: defaultdict[int, list[Hint]] = defaultdict(list)
@@ -270,8 +301,8 @@ class Hub:
                     rooms[int(hint.key)].append(hint)
                 case "presence":
                     presence.append(hint)
-                case "user":
-                    self._tell_user(schema_name, str(hint.key), hint.frame)
+                case _:
+                    self._act_on(hint)
         for room_id, of_room in rooms.items():
             feed = self.feeds.get((schema_name, room_id))
             if feed is not None:
@@ -281,12 +312,20 @@ class Hub:
         if presence:
             self._tell_presence(schema_name, presence)
 
-    def _tell_user(self, schema_name: str, user_id: str, frame: str) -> None:
-        if not frame:
-            self.spawn(self._refresh_rooms(schema_name, user_id))
-            return
-        for socket in tuple(self.sockets.get((schema_name, user_id), ())):
-            socket.offer_ephemeral(frame)
+    def _act_on(self, hint: Hint) -> None:
+        schema_name, key = hint.schema_name, str(hint.key)
+        match hint.target:
+            case "access" if key:
+                self.access.user_changed(schema_name, key)
+            case "access":
+                self.access.tenant_changed(schema_name)
+            case "session":
+                self.access.session_ended(schema_name, key)
+            case "user" if not hint.frame:
+                self.spawn(self._refresh_rooms(schema_name, key))
+            case "user":
+                for socket in tuple(self.sockets.get((schema_name, key), ())):
+                    socket.offer_ephemeral(hint.frame)
 
     def _tell_presence(self, schema_name: str, hints: list[Hint]) -> None:
         """Tell each socket of all those who share a room with it, at once."""

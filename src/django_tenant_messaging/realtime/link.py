@@ -12,9 +12,10 @@ from ..tenancy import group_name
 from .hints import to_message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from .hints import Hint
+    from .limits import Share
 
 logger = logging.getLogger(__name__)
 
@@ -24,11 +25,15 @@ MAX_WAITING = 10_000
 MAX_HINTS = 200
 """Most hints of one channel-layer message."""
 RETRY_DELAY = 0.5
+LIMITS = "messaging.limits"
+"""The type of the message by which processes tell each other of heavy users."""
+EVERYONE = "messaging.everyone"
+"""The channel-layer group of all processes, for what concerns every tenant."""
 
 
-def tenant_group(schema_name: str) -> str:
-    """Return the channel-layer group of the processes that serve sockets of a tenant."""
-    return group_name(schema_name, "tenant", "hints")
+def group_of(schema_name: str) -> str:
+    """Return the channel-layer group of the processes that serve sockets of a tenant; of all of them without one."""
+    return group_name(schema_name, "tenant", "hints") if schema_name else EVERYONE
 
 
 class LayerLink:
@@ -48,6 +53,7 @@ class LayerLink:
         self._channel: str | None = None
         self._waiting: dict[str, list[Hint]] = {}
         self._number_waiting = 0
+        self._shares: list[Share] = []
         self._something_waits = asyncio.Event()
         self._subscribing = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -69,7 +75,7 @@ class LayerLink:
     def start(self) -> None:
         """Begin to receive and publish."""
         if self._layer is not None:
-            self._wanted.add(self._probe_group)
+            self._wanted.update((self._probe_group, EVERYONE))
             self._tasks = [asyncio.create_task(self._receive()), asyncio.create_task(self._publish())]
 
     async def stop(self) -> None:
@@ -82,14 +88,14 @@ class LayerLink:
         """Subscribe to a tenant; returns after a second at the latest, whether the layer answered or not. A layer that
         is known to be down is left to the next repair.
         """
-        group = tenant_group(schema_name)
+        group = group_of(schema_name)
         self._wanted.add(group)
         if group not in self._joined and not self._is_down:
             await self.repair()
 
     def unsubscribe(self, schema_name: str) -> None:
         """Leave a tenant, with the next repair."""
-        self._wanted.discard(tenant_group(schema_name))
+        self._wanted.discard(group_of(schema_name))
 
     async def repair(self) -> None:
         """Bring the subscriptions in line with those that are wanted."""
@@ -139,6 +145,12 @@ class LayerLink:
         self._number_waiting += len(hints)
         self._something_waits.set()
 
+    def publish_shares(self, shares: list[Share]) -> None:
+        """Queue a report for all other processes; one that still waits is given up."""
+        if self._layer is not None:
+            self._shares = shares
+            self._something_waits.set()
+
     async def _ensure_channel(self) -> str:
         if self._channel is None:
             self._channel = await self._layer.new_channel()
@@ -166,19 +178,28 @@ class LayerLink:
     async def _publish(self) -> None:
         while True:
             await self._something_waits.wait()
-            while self._waiting:
-                schema_name = next(iter(self._waiting))
-                hints = self._waiting.pop(schema_name)
-                self._number_waiting -= len(hints)
-                await self._send(schema_name, hints)
+            while self._waiting or self._shares:
+                if self._shares:
+                    message = {"type": LIMITS, "origin": self._origin, "shares": self._shares}
+                    self._shares = []
+                    await self._send([(EVERYONE, message)])
+                if self._waiting:
+                    schema_name = next(iter(self._waiting))
+                    hints = self._waiting.pop(schema_name)
+                    self._number_waiting -= len(hints)
+                    await self._send(self._messages(schema_name, hints))
             self._something_waits.clear()
 
-    async def _send(self, schema_name: str, hints: list[Hint]) -> None:
+    def _messages(self, schema_name: str, hints: list[Hint]) -> Iterator[tuple[str, dict[str, Any]]]:
+        for start in range(0, len(hints), MAX_HINTS):
+            part = hints[start : start + MAX_HINTS]
+            yield group_of(schema_name), to_message(schema_name, part, origin=self._origin)
+
+    async def _send(self, messages: Iterable[tuple[str, dict[str, Any]]]) -> None:
         try:
-            for start in range(0, len(hints), MAX_HINTS):
-                message = to_message(schema_name, hints[start : start + MAX_HINTS], origin=self._origin)
+            for group, message in messages:
                 async with asyncio.timeout(PUBLISH_TIMEOUT):
-                    await self._layer.group_send(tenant_group(schema_name), message)
+                    await self._layer.group_send(group, message)
         except Exception as error:  # noqa: BLE001 - layers raise their clients' own classes
             self._report_down(error)
             # Older than the next comparison with the database by the time the layer is back.
@@ -203,4 +224,4 @@ async def send_from_outside(layer: Any, hints: Iterable[Hint]) -> None:
         of_tenant.setdefault(hint.schema_name, []).append(hint)
     async with asyncio.timeout(PUBLISH_TIMEOUT):
         for schema_name, found in of_tenant.items():
-            await layer.group_send(tenant_group(schema_name), to_message(schema_name, found, origin=""))
+            await layer.group_send(group_of(schema_name), to_message(schema_name, found, origin=""))

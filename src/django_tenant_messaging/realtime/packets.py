@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 class Packet:
     """What brings the sockets of a room from position ``after`` to ``seq``.
 
-    All of them get the same text, except the ``authors``: each of these has a text of their own.
+    All of them get the same text, except the ``authors``, each of whom has a text of their own, and those who don't
+    see messages as old as ``oldest``, which something changed.
     """
 
-    __slots__ = ("_hints", "_own", "after", "authors", "left", "seq", "text")
+    __slots__ = ("_hints", "_own", "after", "authors", "left", "oldest", "seq", "text")
 
     def __init__(self, hints: list[Hint]) -> None:
         self._hints = hints
@@ -28,9 +29,12 @@ class Packet:
         self.left = hints[-1].left
         self.text = joined([hint.frame for hint in hints])
         self.authors = {hint.author for hint in hints}
+        self.oldest = min((hint.about for hint in hints if hint.about), default=self.seq)
 
-    def text_for(self, user_id: str) -> str:
-        """Return the text as one of the authors gets it."""
+    def text_for(self, user_id: str, visible_after: int) -> str:
+        """Return the text as a user gets it who is an author, or sees the timeline after a position only."""
+        if visible_after >= self.oldest:
+            return joined([hint.frame_for(user_id, visible_after) for hint in self._hints])
         text = self._own.get(user_id)
         if text is None:
             text = self._own[user_id] = joined([hint.frame_for(user_id) for hint in self._hints])

@@ -5,21 +5,22 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..conf import messaging_settings
 from ..payloads import RoomAddedFrame, RoomPayload, RoomRemovedFrame
 from .outbox import AsgiSend, Outbox
+from .unanswered import Unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from django.contrib.auth.models import AbstractBaseUser
     from pydantic import BaseModel
 
     from ..types import RoomPosition
     from .close_codes import CloseCode
     from .feeds import RoomFeed
+    from .handshake import Standing
     from .hints import Hint
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,10 @@ class Socket:
         "outbox",
         "rooms_changed",
         "schema_name",
+        "scope",
         "seats",
+        "standing",
+        "unanswered",
         "user",
         "user_id",
     )
@@ -66,15 +70,19 @@ class Socket:
         self,
         *,
         schema_name: str,
-        user: AbstractBaseUser,
+        standing: Standing,
+        scope: Mapping[str, Any],
         send: AsgiSend,
         catch_up: Callable[[Socket], None],
         on_end: Callable[[], None],
     ) -> None:
         self.schema_name = schema_name
-        self.user = user
-        self.user_id = str(user.pk)
+        self.standing = standing
+        self.scope = scope
+        self.user = standing.user
+        self.user_id = str(self.user.pk)
         self.outbox = Outbox(send, on_end)
+        self.unanswered = Unanswered()
         self.seats: dict[int, Seat] = {}
         self.behind: set[int] = set()
         """Rooms that have to be caught up from the database; live events of them are left alone until then."""
@@ -149,7 +157,8 @@ class Socket:
 
     def put_event(self, seat: Seat, hint: Hint) -> None:
         """Queue an event for a seat that isn't live, and move its position."""
-        self.outbox.put(hint.frame_for(self.user_id), seat.room.room_id, seat.position)
+        text = hint.frame_for(self.user_id, seat.room.visible_after_seq)
+        self.outbox.put(text, seat.room.room_id, seat.position)
         seat.position = hint.seq
 
     def overflow(self, room_id: int, after: int) -> None:

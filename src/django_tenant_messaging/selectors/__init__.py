@@ -7,6 +7,7 @@ from .history import room_history
 from .members import list_members, mentioned_members, online_contacts
 from .messages import message_by_id, messages_by_id
 from .notifications import list_notifications
+from .revisions import list_revisions, was_written_as
 from .rooms import access_membership, access_quietness, access_room, quiet_room_ids
 from .timeline import Asked, Changes, Heads, read_changes, read_heads
 from .users import find_users, user_ref, username_field
@@ -22,6 +23,7 @@ __all__ = [
     "list_conversations",
     "list_members",
     "list_notifications",
+    "list_revisions",
     "mentioned_members",
     "message_by_id",
     "messages_by_id",
@@ -33,4 +35,5 @@ __all__ = [
     "room_positions",
     "user_ref",
     "username_field",
+    "was_written_as",
 ]

@@ -24,7 +24,8 @@ def list_conversations(user: AbstractBaseUser, *, limit: int = 50) -> list[Conve
     """Return the user's rooms with the newest activity first, each with its unread count and last message.
 
     Three queries. The cost grows with ``limit`` (at most 200) and the user's number of rooms, not with the history:
-    counting stops at ``UNREAD_COUNT_LIMIT``. A user's own messages are never unread.
+    counting stops at ``UNREAD_COUNT_LIMIT``. A user's own messages are never unread,
+    nor are deleted ones.
     """
     last = Message.objects.filter(room=OuterRef("room"), seq__gt=OuterRef("visible_after_seq")).order_by("-seq")
     memberships = list(
@@ -50,6 +51,6 @@ def _unread_count(user: AbstractBaseUser) -> RawSQL:
     return RawSQL(  # noqa: S611 - values are parameters
         f"(SELECT count(*) FROM (SELECT 1 FROM {message} AS m WHERE m.room_id = {member}.room_id"
         f" AND m.seq > greatest({member}.last_read_seq, {member}.visible_after_seq)"
-        " AND m.sender_id IS DISTINCT FROM %s LIMIT %s) AS unread)",
+        " AND m.sender_id IS DISTINCT FROM %s AND m.deleted_at IS NULL LIMIT %s) AS unread)",
         [user.pk, messaging_settings.UNREAD_COUNT_LIMIT],
     )

@@ -26,6 +26,8 @@ def load_messages(queryset: QuerySet[Message]) -> list[MessageData]:
                 "changed_seq",
                 "content",
                 "timestamp",
+                "edited_at",
+                "deleted_at",
                 "is_read",
                 "client_id",
                 "reply_to__seq",
@@ -53,8 +55,10 @@ def as_data(message: Message, mentioned: Iterable[UserRef]) -> MessageData:
         timestamp=message.timestamp,
         reply_to=None if answered is None else ReplyRef(id=answered.pk, seq=answered.seq),
         mentioned_users=mentioned_users,
-        is_broadcast=message.room.kind == "group" and not mentioned_users,
+        is_broadcast=message.room.kind == "group" and not mentioned_users and message.deleted_at is None,
         is_read=message.is_read,
+        edited_at=message.edited_at,
+        deleted_at=message.deleted_at,
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.contrib.auth import get_user_model
 from django.db import connections
 
-from ..events import MembersChanged, MessagePosted, TimelineEvent
+from ..events import MembersChanged, MessageChanged, MessagePosted, RoomRenamed, TimelineEvent
 from ..models import Membership, Message, RoomCounter
 from ..tenancy import TENANT_DATABASE, current_schema
 from .messages import load_messages
@@ -56,7 +56,8 @@ def read_changes(room_id: int, *, after: int, limit: int) -> Changes:
     The head is read first: whatever has a number up to it is committed and visible by then, and what comes later has
     a higher number. No right is checked: the caller knows from where on its readers may see the room.
     """
-    head = RoomCounter.objects.values_list("last_seq", flat=True).filter(room_id=room_id).first() or after
+    place = RoomCounter.objects.filter(room_id=room_id).values_list("last_seq", "room__changed_seq", "room__name")
+    head, renamed_seq, name = place.first() or (after, 0, "")
     if head <= after:
         return Changes((), after, complete=True)
     rows = Message.objects.filter(room_id=room_id, changed_seq__gt=after, changed_seq__lte=head)
@@ -69,10 +70,12 @@ def read_changes(room_id: int, *, after: int, limit: int) -> Changes:
         seq: MembersChanged(schema_name, room_id, seq, seq - 1, tuple(joined), tuple(left))
         for seq, (joined, left) in _member_changes(room_id, after, end).items()
     }
+    if after < renamed_seq <= end:
+        events[renamed_seq] = RoomRenamed(schema_name, room_id, renamed_seq, renamed_seq - 1, name)
     for message in messages:
-        events[message.changed_seq] = MessagePosted(
-            schema_name, room_id, message.changed_seq, message.changed_seq - 1, message
-        )
+        seq = message.changed_seq
+        kind = MessagePosted if seq == message.seq else MessageChanged
+        events[seq] = kind(schema_name, room_id, seq, seq - 1, message)
     return Changes(tuple(_chained(events, after)), end, complete)
 
 

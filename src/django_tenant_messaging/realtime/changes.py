@@ -1,0 +1,64 @@
+"""What a client's frames do to what is there already: edit, delete, rename, and reading what was before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .. import actions, selectors
+from ..payloads import (
+    ChangedPayload,
+    ChangeReply,
+    Delete,
+    Edit,
+    Rename,
+    RenameReply,
+    RevisionPayload,
+    Revisions,
+    RevisionsReply,
+)
+from ..tenancy import run_in_tenant
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from .socket import Socket
+
+
+async def carry_out_change(socket: Socket, frame: Edit | Delete | Revisions | Rename) -> BaseModel:
+    """Carry out a frame and return its reply."""
+    schema_name, user = socket.schema_name, socket.user
+    match frame:
+        case Edit():
+            edited = await run_in_tenant(
+                schema_name,
+                actions.edit_message,
+                user,
+                room_id=frame.room,
+                message_id=frame.message_id,
+                content=frame.content,
+            )
+            return ChangeReply(id=frame.id, room=frame.room, message=ChangedPayload.model_validate(edited))
+        case Delete():
+            deleted = await run_in_tenant(
+                schema_name, actions.delete_message, user, room_id=frame.room, message_id=frame.message_id
+            )
+            return ChangeReply(id=frame.id, room=frame.room, message=ChangedPayload.model_validate(deleted))
+        case Revisions():
+            revisions = await run_in_tenant(
+                schema_name,
+                selectors.list_revisions,
+                user,
+                room_id=frame.room,
+                message_id=frame.message_id,
+                before=frame.before,
+                limit=frame.limit,
+            )
+            return RevisionsReply(
+                id=frame.id,
+                room=frame.room,
+                message_id=frame.message_id,
+                revisions=[RevisionPayload.of(revision) for revision in revisions],
+            )
+        case Rename():
+            room = await run_in_tenant(schema_name, actions.rename_room, user, room_id=frame.room, name=frame.name)
+            return RenameReply(id=frame.id, room=frame.room, name=room.name)

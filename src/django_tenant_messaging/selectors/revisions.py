@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..conf import messaging_settings
+from ..exceptions import Invalid, NotFound
+from ..models import Message, MessageRevision
+from ..types import RevisionData
+from .rooms import MAX_ID, access_room
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import AbstractBaseUser
+
+    from ..types import MessageData
+
+
+def list_revisions(
+    user: AbstractBaseUser, *, room_id: int, message_id: int, before: int | None = None, limit: int = 50
+) -> list[RevisionData]:
+    """Return what a message said before its edits, oldest first: the newest versions, or those before one's id.
+
+    Every member of the room who sees the message sees its earlier versions; a message that never changed or was
+    deleted has none. ``limit`` is 1 to ``HISTORY_PAGE_LIMIT``. Three queries.
+
+    Raises :class:`~django_tenant_messaging.exceptions.NotFound` for someone who isn't a member, and when the message
+    isn't in the room or was written before the member may look; ``Invalid`` for a limit out of range.
+    """
+    highest = messaging_settings.HISTORY_PAGE_LIMIT
+    if not 1 <= limit <= highest:
+        raise Invalid.field("limit", f"must be 1 to {highest}, is {limit}")
+    room = access_room(user, room_id)
+    visible = Message.objects.filter(room_id=room_id, seq__gt=room.visible_after_seq)
+    if not 0 < message_id <= MAX_ID or not visible.filter(pk=message_id).exists():
+        raise NotFound("There is no such message in this room.", message_id=message_id)
+    rows = MessageRevision.objects.filter(message_id=message_id)
+    if before is not None:
+        rows = rows.filter(pk__lt=before)
+    return [
+        RevisionData(row.pk, row.content, row.written_at, row.replaced_at) for row in rows.order_by("-pk")[:limit][::-1]
+    ]
+
+
+def was_written_as(message: MessageData, content: str) -> bool:
+    """Return whether a message was sent with this text, whatever it says now; one query if it was edited since.
+
+    Of a deleted message that isn't known any more. The answer is yes, so that a send that is repeated after the
+    deletion isn't taken for another message. No right is checked: for code that has compared sender and client id.
+    """
+    if message.deleted_at is not None:
+        return True
+    if message.edited_at is None:
+        return message.content == content
+    first = MessageRevision.objects.filter(message_id=message.id).order_by("pk").values_list("content", flat=True)
+    return first.first() == content
