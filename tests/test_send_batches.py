@@ -11,15 +11,15 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from django.db import transaction
+from django.db import IntegrityError, connection, transaction
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from django_tenant_messaging import actions, signals
-from django_tenant_messaging.actions import Draft, send_messages, send_messages_where_free
+from django_tenant_messaging.actions import Draft, send_messages, send_messages_where_free, sending
 from django_tenant_messaging.exceptions import Conflict, Invalid, MessagingError, NotFound
-from django_tenant_messaging.models import Membership, Mention, Message, Notification, RoomCounter
+from django_tenant_messaging.models import ChatRoom, Membership, Mention, Message, Notification, RoomCounter
 from django_tenant_messaging.selectors import message_by_id
 from django_tenant_messaging.types import SentMessage
 from tests.harness.queries import exactly
@@ -79,6 +79,14 @@ def locked(database_url: str, schema_name: str, table: str, condition: str) -> I
         rows = connection.execute(f'SELECT 1 FROM "{schema_name}".{table} WHERE {condition} FOR UPDATE').fetchall()
         assert rows
         yield connection
+
+
+@contextmanager
+def short_patience() -> Iterator[None]:
+    """Fail rather than wait for a lock for ever."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL lock_timeout = '5s'")
+        yield
 
 
 def counter_of(room_id: int) -> tuple[str, str]:
@@ -357,15 +365,56 @@ def test_where_free_waits_for_no_user(world: World, database_url: str, whose: st
         "mentioned": Draft(world.alice, TEAM, "@bob"),
     }[whose]
     free = Draft(world.alice, actions.create_room(world.alice, name="free").pk, "free")
-    with locked(database_url, "acme", "auth_user", f"id = {user.pk}"), transaction.atomic():
-        from django.db import connection
-
-        with connection.cursor() as cursor:
-            cursor.execute("SET LOCAL lock_timeout = '5s'")
-        answers = send_messages_where_free([busy, free])
-        assert answers[0] is None
+    after = Draft(busy.actor, busy.room_id, "not before what I said first")
+    with locked(database_url, "acme", "auth_user", f"id = {user.pk}"), short_patience():
+        answers = send_messages_where_free([busy, free, after])
+        assert (answers[0], answers[2]) == (None, None)
         sent(answers[1])
-    sent(send_messages_where_free([busy])[0])
+    first, second = (sent(answer).message for answer in send_messages_where_free([busy, after]))
+    assert first.seq + 1 == second.seq
+
+
+def test_where_free_waits_for_no_message_that_is_answered(world: World, database_url: str) -> None:
+    first = actions.send_message(world.bob, room_id=TEAM, content="first").message
+    drafts = [
+        Draft(world.alice, TEAM, "before"),
+        Draft(world.alice, TEAM, "answer", reply_to=first.id),
+        Draft(world.alice, TEAM, "after"),
+        Draft(world.bob, TEAM, "bob's"),
+    ]
+    with locked(database_url, "acme", Message._meta.db_table, f"id = {first.id}"), short_patience():
+        assert [answer is None for answer in send_messages_where_free(drafts)] == [False, True, True, False]
+    assert {type(answer) for answer in send_messages_where_free(drafts[1:3])} == {SentMessage}
+    assert [content for _seq, content in timeline(TEAM)] == ["first", "before", "bob's", "answer", "after"]
+
+
+def test_where_free_waits_for_no_room(world: World, database_url: str) -> None:
+    other = actions.create_room(world.alice, name="other").pk
+    drafts = [Draft(world.alice, TEAM, "busy"), Draft(world.alice, other, "free")]
+    with locked(database_url, "acme", ChatRoom._meta.db_table, f"id = {TEAM}"), short_patience():
+        assert [answer is None for answer in send_messages_where_free(drafts)] == [True, False]
+
+
+def test_one_by_one_nothing_overtakes_what_was_passed_over(
+    world: World, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The room becomes free between two of the messages that are tried by themselves."""
+    execute, executed = sending._execute, []
+    with ExitStack() as stack:
+        stack.enter_context(locked(database_url, "acme", *counter_of(TEAM)))
+
+        def executing(rows: Any, of_locked: Any) -> Any:
+            executed.append([row.content for row in rows])
+            if len(executed) == 1:
+                raise IntegrityError
+            answers = execute(rows, of_locked)
+            stack.close()
+            return answers
+
+        monkeypatch.setattr(sending, "_execute", executing)
+        answers = send_messages_where_free([Draft(world.alice, TEAM, "1"), Draft(world.alice, TEAM, "2")])
+    assert answers == [None, None]
+    assert executed == [["1", "2"], ["1"]]
 
 
 # At the same time

@@ -38,7 +38,7 @@ from ..models import Membership, Mention, Message, Notification, RoomCounter
 from ..tenancy import TENANT_DATABASE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -92,7 +92,18 @@ def write_messages(rows: Sequence[Row], *, locked: LockedRows) -> list[Outcome |
     except OperationalError as error:
         if not _is_deadlock(error):
             raise
-    return [_write_alone(row, locked) for row in rows]
+    return list(_write_one_by_one(rows, locked))
+
+
+def _write_one_by_one(rows: Sequence[Row], locked: LockedRows) -> Iterator[Outcome | Exception]:
+    passed_over: dict[tuple[int, Any], Outcome] = {}
+    for row in rows:
+        place = row.room_id, row.sender
+        # Nobody's message overtakes an earlier one of theirs in the same room.
+        outcome = passed_over[place] if place in passed_over else _write_alone(row, locked)
+        if isinstance(outcome, Outcome) and outcome.is_busy:
+            passed_over[place] = outcome
+        yield outcome
 
 
 def _write_alone(row: Row, locked: LockedRows) -> Outcome | Exception:
@@ -165,9 +176,10 @@ def _statement(locked: LockedRows) -> str:
     all_free = ""
     if locked is PASS_OVER_LOCKED:
         # Who waits for them gets them, unless they were deleted: then the message is written without them.
+        # And nobody's message overtakes an earlier one of theirs in the same room.
         all_free = """
-          AND (reply_to IS NULL OR reply_to IN (SELECT id FROM answered))
-          AND NOT EXISTS (SELECT FROM needed WHERE needed.n = draft.n AND user_id NOT IN (SELECT id FROM person))"""
+          AND NOT EXISTS (SELECT FROM locked WHERE locked.room_id = draft.room_id
+                          AND locked.sender_id = draft.sender_id AND locked.n <= draft.n)"""
     return f"""
 WITH draft AS MATERIALIZED (
     SELECT given.*, kind,
@@ -202,6 +214,10 @@ WITH draft AS MATERIALIZED (
     WHERE (room_id, user_id) IN (SELECT room_id, sender_id FROM draft WHERE earlier_id IS NULL) AND left_seq IS NULL
           AND user_id IN (SELECT id FROM person) AND (SELECT count(*) FROM answered) >= 0
     ORDER BY id FOR SHARE {locked.clause}
+), locked AS (
+    SELECT n, room_id, sender_id FROM draft
+    WHERE reply_seq IS NOT NULL AND reply_to NOT IN (SELECT id FROM answered)
+          OR EXISTS (SELECT FROM needed WHERE needed.n = draft.n AND user_id NOT IN (SELECT id FROM person))
 ), able AS (
     SELECT draft.*, row_number() OVER (PARTITION BY draft.room_id ORDER BY n) AS number
     FROM draft JOIN member ON member.room_id = draft.room_id AND user_id = sender_id

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..actions import send_messages, send_messages_where_free
 from ..conf import messaging_settings
+from ..exceptions import Unavailable
 from ..tenancy import run_in_tenant
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Coroutine, Iterable, Sequence
 
     from ..actions import Draft
     from ..types import SentMessage
@@ -47,8 +48,6 @@ class Sends:
         self._spawn = spawn
         self._lanes: dict[str, Lane] = {}
         self._lane_ended: asyncio.Event | None = None
-        # Each waits in a thread of its own, of which there are few.
-        self._waiting_rooms = asyncio.Semaphore(max(1, messaging_settings.DATABASE_THREADS // 4))
 
     @property
     def is_idle(self) -> bool:
@@ -67,8 +66,7 @@ class Sends:
         """Send a message; ``answered`` is called with what :func:`~..actions.send_message` returns or raises."""
         lane = self._lanes.get(schema_name)
         if lane is None:
-            lane = Lane(schema_name, self._spawn, self._waiting_rooms, partial(self._end_lane, schema_name))
-            self._lanes[schema_name] = lane
+            lane = self._lanes[schema_name] = Lane(schema_name, self._spawn, partial(self._end_lane, schema_name))
         lane.submit(Request(draft, answered))
 
     def _end_lane(self, schema_name: str) -> None:
@@ -90,13 +88,13 @@ class Lane:
         self,
         schema_name: str,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
-        waiting_rooms: asyncio.Semaphore,
         on_end: Callable[[], None],
     ) -> None:
         self._schema_name = schema_name
         self._spawn = spawn
-        self._waiting_rooms = waiting_rooms
         self._on_end = on_end
+        # Each waits in a thread of its own, of which there are few.
+        self._waiting_rooms = asyncio.Semaphore(max(1, messaging_settings.DATABASE_THREADS // 4))
         self._pending: dict[int, deque[Request]] = {}
         """What waits, by room."""
         self._taken: dict[int, deque[Request]] = {}
@@ -135,36 +133,58 @@ class Lane:
 
     async def _write(self, batch: list[Request]) -> None:
         locked: dict[int, list[Request]] = {}
-        try:
-            answers = await _ask(self._schema_name, send_messages_where_free, batch)
-            for request, answer in zip(batch, answers, strict=True):
-                if answer is None:
-                    locked.setdefault(request.draft.room_id, []).append(request)
-                else:
-                    _answer(request, answer)
-        finally:
-            self._statements -= 1
-            for room_id in {request.draft.room_id for request in batch}:
-                if room_id in locked:
-                    self._taken[room_id].extendleft(reversed(locked[room_id]))
-                    self._spawn(self._write_locked(room_id))
-                else:
-                    self._release(room_id)
-            self._go_on()
+        for request, answer in await self._asked(send_messages_where_free, batch):
+            if answer is None:
+                locked.setdefault(request.draft.room_id, []).append(request)
+            else:
+                _answer(request, answer)
+        self._statements -= 1
+        for room_id in {request.draft.room_id for request in batch}:
+            if room_id in locked:
+                self._taken[room_id].extendleft(reversed(locked[room_id]))
+                self._spawn(self._write_locked(room_id))
+            else:
+                self._release(room_id)
+        self._go_on()
 
     async def _write_locked(self, room_id: int) -> None:
-        """Write to a room that somebody else has locked, waiting for it, until nothing is left to write."""
+        """Write to a room that somebody else has locked, waiting for it.
+
+        One statement, then it takes its turn among the others again: a busy room that is written to by several
+        processes is often met locked, and mustn't keep a place from other rooms for as long as it is busy.
+        """
         waiting = self._taken[room_id]
+        async with self._waiting_rooms:
+            batch = [waiting.popleft() for _ in range(min(MAX_BATCH, len(waiting)))]
+            for request, answer in await self._asked(send_messages, batch):
+                _answer(request, answer)
+        self._release(room_id)
+        self._go_on()
+
+    async def _asked(
+        self, send: Callable[[Sequence[Draft]], Sequence[Any]], batch: list[Request]
+    ) -> Iterable[tuple[Request, Any]]:
+        """Return the answers to a batch; whatever kept all of it from being sent is the answer to each."""
         try:
-            async with self._waiting_rooms:
-                while waiting:
-                    batch = [waiting.popleft() for _ in range(min(MAX_BATCH, len(waiting)))]
-                    answers = await _ask(self._schema_name, send_messages, batch)
-                    for request, answer in zip(batch, answers, strict=True):
-                        _answer(request, answer)
-        finally:
-            self._release(room_id)
-            self._go_on()
+            answers = await run_in_tenant(self._schema_name, partial(send, [request.draft for request in batch]))
+        except asyncio.CancelledError:
+            self._give_up(batch)
+            raise
+        except Exception as error:  # noqa: BLE001 - handed on to whoever is answered
+            answers = [error] * len(batch)
+        return zip(batch, answers, strict=True)
+
+    def _give_up(self, batch: list[Request]) -> None:
+        """The server stops: say so to all who wait. What was on its way may be written or not."""
+        given_up = [
+            *batch,
+            *(request for queue in (self._taken, self._pending) for of in queue.values() for request in of),
+        ]
+        self._taken.clear()
+        self._pending.clear()
+        for request in given_up:
+            _answer(request, Unavailable("The server is being restarted; try again."))
+        self._on_end()
 
     def _release(self, room_id: int) -> None:
         waiting = self._taken.pop(room_id)
@@ -177,11 +197,3 @@ def _answer(request: Request, answer: SentMessage | Exception) -> None:
         request.answered(answer)
     except Exception:
         logger.exception("An answer to a send couldn't be given.")
-
-
-async def _ask(schema_name: str, send: Callable[[Sequence[Draft]], Any], batch: Sequence[Request]) -> Any:
-    """Return the answers to a batch; whatever kept all of it from being sent is the answer to each."""
-    try:
-        return await run_in_tenant(schema_name, partial(send, [request.draft for request in batch]))
-    except Exception as error:  # noqa: BLE001 - handed on to whoever is answered
-        return [error] * len(batch)
