@@ -150,10 +150,34 @@ class Talk:
         await alice.until(lambda: alice.close_code is not None or any(reply["id"] == end for reply in alice.unasked))
         await alice.close()
         self.peers.opened.remove(alice)
-        return [reply for reply in alice.unasked if reply["id"] != end], alice.close_code
+        return in_order(texts, [reply for reply in alice.unasked if reply["id"] != end]), alice.close_code
 
     async def all_stored(self) -> dict[UUID, tuple[int, str]]:
         return await run_in_tenant(self.acme.schema_name, stored)
+
+
+def in_order(texts: list[str], replies: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The replies in the order of the frames: sends that follow each other may be answered in any."""
+    ordered: list[dict[str, Any]] = []
+    run: list[str] = []
+    for text in [*texts, ""]:
+        if is_send(text):
+            run.append(str(readable_id(text)))
+            continue
+        answers = replies[len(ordered) : len(ordered) + len(run)]
+        for frame_id in run:
+            ordered += [answers.pop(next(n for n, answer in enumerate(answers) if answer["id"] == frame_id))]
+        ordered += replies[len(ordered) : len(ordered) + 1]
+        run = []
+    return ordered
+
+
+def is_send(text: str) -> bool:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and value.get("type") == "send" and readable_id(text) is not None
 
 
 def stored() -> dict[UUID, tuple[int, str]]:
