@@ -67,10 +67,11 @@ class Outbox:
         """Whether the server refused a write: the client is gone."""
 
     def put(self, text: str, room_id: int = 0, after: int = 0) -> None:
-        """Write a text, or queue it behind what waits, however much that is."""
+        """Write a text, or queue it behind what waits, however much that is. Nothing follows a close."""
+        if self._close_code is not None or self.is_broken:
+            return
         if self.writer is None:
-            if self._close_code is None and not self.is_broken:
-                self._write({"type": "websocket.send", "text": text})
+            self._write({"type": "websocket.send", "text": text})
         else:
             self._queue.append(Waiting(text, room_id, after))
             self._queued_characters += len(text)
@@ -108,6 +109,8 @@ class Outbox:
                 kept.append(waiting)
         self._queue = kept
         self._queued_characters = sum(len(waiting.text) for waiting in kept)
+        # The writer says so of what it takes only, and may find nothing more to take.
+        self._tell_room()
         return positions
 
     def close(self, code: CloseCode) -> None:
