@@ -83,6 +83,15 @@ class Services:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return self.postgres.url(name)
 
+    def log(self, contender: Contender) -> Path:
+        """Where a contender's processes write."""
+        return self.folder / f"{contender.name}.log"
+
+    def said(self, contender: Contender) -> list[str]:
+        """What a contender's processes wrote last."""
+        log = self.log(contender)
+        return log.read_text(errors="replace").splitlines()[-SHOWN_LINES:] if log.exists() else []
+
     def next_run(self) -> str:
         """A name that no earlier run has."""
         self._runs += 1
@@ -154,7 +163,7 @@ class Contender(ABC):
                 "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "example_project")]),
                 **self.environment(services, redis),
             }
-            log = stack.enter_context((services.folder / f"{self.name}.log").open("ab"))
+            log = stack.enter_context(services.log(self).open("ab"))
             workers = [stack.enter_context(self._worker(environment, log)) for _ in range(self.workers)]
             ports = [port for _, port in workers]
             pids = [process.pid for process, _ in workers]
@@ -171,12 +180,12 @@ class Contender(ABC):
             port = probe.getsockname()[1]
         process = spawn(self.command(port), env=environment, output=log)
         try:
-            self._wait_until_ready(process, port, Path(log.name))
+            self._wait_until_ready(process, port)
             yield process, port
         finally:
             end(process, signals=[signal.SIGTERM], seconds=STOP_SECONDS)
 
-    def _wait_until_ready(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    def _wait_until_ready(self, process: subprocess.Popen[bytes], port: int) -> None:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and process.poll() is None:
             try:
@@ -185,8 +194,7 @@ class Contender(ABC):
                 time.sleep(0.05)
             else:
                 return
-        said = log.read_text(errors="replace").splitlines()[-SHOWN_LINES:]
-        raise ServiceError("\n".join([f"The server of {self.name!r} doesn't start. It said:", *said]))
+        raise ServiceError("Its server doesn't start.")
 
 
 def uvicorn(application: str, port: int) -> list[str]:
@@ -289,7 +297,7 @@ class Project(Contender):
             check=False,
         )
         if done.returncode:
-            raise ServiceError(f"The tenants of {self.name!r} can't be made:\n{done.stderr}")
+            raise ServiceError(f"Its tenants can't be made:\n{done.stderr}")
         made = json.loads(done.stdout)
         clients = [
             Client(0, of_tenant["host"], self.path, f"sessionid={session}", its_rooms)

@@ -19,6 +19,7 @@ from ..tenancy import close_executor, public_schema, run_in_tenant
 from .allowance import LONGEST_PAUSE, Allowance, charge_handshake
 from .close_codes import CloseCode
 from .commands import Commands
+from .draining import TerminationGuard
 from .handshake import choose_protocol, find_tenant, identify
 from .hub import hub_of_this_loop, running_hub
 from .socket import Socket
@@ -83,6 +84,9 @@ class MessagingWebSocket:
             await _refuse(send, Refusal(protocol), scope, scope["subprotocols"][0])
             return
         hub = self._hub or hub_of_this_loop()
+        if hub.is_draining:
+            await _refuse(send, Refusal(CloseCode.RESTART, 1), scope, protocol)
+            return
         try:
             charge_handshake(hub.limiter, scope)
         except RateLimited as error:
@@ -234,6 +238,7 @@ class Refusal(NamedTuple):
 #: For what lies with the server or with the moment: by an HTTP answer, where the server can give one.
 DENIALS = {
     CloseCode.UNAVAILABLE: (503, b"The service is being prepared; try again later.\n"),
+    CloseCode.RESTART: (503, b"The server is being restarted; try again.\n"),
     CloseCode.RATE_LIMITED: (429, b"Too many connections at once; try again later.\n"),
 }
 
@@ -262,11 +267,14 @@ async def _refuse(send: AsgiSend, refusal: Refusal, scope: MutableMapping[str, A
 
 
 async def _lifespan(receive: Receive, send: AsgiSend) -> None:
+    guard = TerminationGuard(asyncio.get_running_loop())
     while True:
         event = await receive()
         if event["type"] == "lifespan.startup":
+            guard.install()
             await send({"type": "lifespan.startup.complete"})
         else:
+            guard.uninstall()
             hub = running_hub()
             try:
                 if hub is not None:

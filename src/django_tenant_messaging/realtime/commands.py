@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from functools import partial
 from typing import TYPE_CHECKING
@@ -59,17 +58,16 @@ class Commands:
     def __init__(self, socket: Socket, sends: Sends) -> None:
         self._socket = socket
         self._sends = sends
-        self._unanswered = 0
-        self._answered: asyncio.Event | None = None
+        self._unanswered = socket.unanswered
 
     async def carry_out(self, frame: ClientFrame) -> None:
         """Carry out a frame and queue its reply."""
         if isinstance(frame, Send):
-            await self._until_unanswered(MAX_UNANSWERED - 1)
+            await self._unanswered.at_most(MAX_UNANSWERED - 1)
             await self._socket.outbox.wait_for_room()
             self._send(frame)
             return
-        await self._until_unanswered(0)
+        await self._unanswered.at_most(0)
         try:
             if isinstance(frame, Resume):
                 await _resume(self._socket, frame)
@@ -81,18 +79,16 @@ class Commands:
 
     async def refuse(self, frame_id: str | None, error: MessagingError) -> None:
         """Answer a frame that can't be read."""
-        await self._until_unanswered(0)
+        await self._unanswered.at_most(0)
         await self._socket.reply(refusal(frame_id, error))
 
     def _send(self, frame: Send) -> None:
         draft = actions.Draft(self._socket.user, frame.room, frame.content, frame.client_id, frame.reply_to)
-        self._unanswered += 1
+        self._unanswered.began()
         self._sends.submit(self._socket.schema_name, draft, partial(self._sent, frame))
 
     def _sent(self, frame: Send, answer: SentMessage | Exception) -> None:
-        self._unanswered -= 1
-        if self._answered is not None:
-            self._answered.set()
+        self._unanswered.ended()
         if isinstance(answer, Exception):
             self._socket.tell(_answer_to(self._socket, frame, answer))
         else:
@@ -104,12 +100,6 @@ class Commands:
                     duplicate=answer.duplicate,
                 )
             )
-
-    async def _until_unanswered(self, number: int) -> None:
-        while self._unanswered > number:
-            self._answered = asyncio.Event()
-            await self._answered.wait()
-            self._answered = None
 
 
 def refusal(frame_id: str | None, error: MessagingError) -> ErrorFrame:

@@ -89,6 +89,8 @@ class Hub:
         self.limiter = Limiter(limits_of_settings(), self._share_soon)
         self.feeds: dict[tuple[str, int], RoomFeed] = {}
         self.sockets: dict[tuple[str, str], set[Socket]] = defaultdict(set)
+        self.is_draining = False
+        """Whether the process is about to stop, so that nobody is let in."""
         self._schemas: dict[str, int] = {}
         self._catch_up = CatchUp()
         self._comparison = Comparison(self)
@@ -108,8 +110,12 @@ class Hub:
         self.spawn(self.access.run_forever())
 
     async def stop(self) -> None:
-        """Close the sockets for a restart, store that their users are gone, and end the background work."""
+        """Finish the sends that are on their way, close the sockets for a restart, store that their users are gone, and
+        end the background work.
+        """
         Hub.running -= 1
+        self.is_draining = True
+        await self.sends.finished(STOP_PATIENCE)
         for sockets in list(self.sockets.values()):
             for socket in list(sockets):
                 socket.close(CloseCode.RESTART)

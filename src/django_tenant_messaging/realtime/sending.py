@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,7 @@ class Sends:
     def __init__(self, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         self._spawn = spawn
         self._lanes: dict[str, Lane] = {}
+        self._lane_ended: asyncio.Event | None = None
         # Each waits in a thread of its own, of which there are few.
         self._waiting_rooms = asyncio.Semaphore(max(1, messaging_settings.DATABASE_THREADS // 4))
 
@@ -53,12 +55,26 @@ class Sends:
         """Whether nothing is on its way."""
         return not self._lanes
 
+    async def finished(self, patience: float) -> None:
+        """Wait, at most so many seconds, until nothing is on its way."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while self._lanes:
+                    self._lane_ended = asyncio.Event()
+                    await self._lane_ended.wait()
+
     def submit(self, schema_name: str, draft: Draft, answered: Answered) -> None:
         """Send a message; ``answered`` is called with what :func:`~..actions.send_message` returns or raises."""
         lane = self._lanes.get(schema_name)
         if lane is None:
-            lane = self._lanes[schema_name] = Lane(schema_name, self._spawn, self._waiting_rooms, self._lanes)
+            lane = Lane(schema_name, self._spawn, self._waiting_rooms, partial(self._end_lane, schema_name))
+            self._lanes[schema_name] = lane
         lane.submit(Request(draft, answered))
+
+    def _end_lane(self, schema_name: str) -> None:
+        self._lanes.pop(schema_name, None)
+        if self._lane_ended is not None:
+            self._lane_ended.set()
 
 
 class Lane:
@@ -75,12 +91,12 @@ class Lane:
         schema_name: str,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         waiting_rooms: asyncio.Semaphore,
-        lanes: dict[str, Lane],
+        on_end: Callable[[], None],
     ) -> None:
         self._schema_name = schema_name
         self._spawn = spawn
         self._waiting_rooms = waiting_rooms
-        self._lanes = lanes
+        self._on_end = on_end
         self._pending: dict[int, deque[Request]] = {}
         """What waits, by room."""
         self._taken: dict[int, deque[Request]] = {}
@@ -101,7 +117,7 @@ class Lane:
             self._statements += 1
             self._spawn(self._write(self._take()))
         if not self._pending and not self._taken:
-            self._lanes.pop(self._schema_name, None)
+            self._on_end()
 
     def _take(self) -> list[Request]:
         """Return what goes into the next statement, of each room in turn."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..conf import messaging_settings
 from ..payloads import RoomAddedFrame, RoomPayload, RoomRemovedFrame
 from .outbox import AsgiSend, Outbox
+from .unanswered import Unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -60,6 +61,7 @@ class Socket:
         "scope",
         "seats",
         "standing",
+        "unanswered",
         "user",
         "user_id",
     )
@@ -80,6 +82,7 @@ class Socket:
         self.user = standing.user
         self.user_id = str(self.user.pk)
         self.outbox = Outbox(send, on_end)
+        self.unanswered = Unanswered()
         self.seats: dict[int, Seat] = {}
         self.behind: set[int] = set()
         """Rooms that have to be caught up from the database; live events of them are left alone until then."""
