@@ -119,7 +119,9 @@ class Wires:
                 opening -= served
                 deadline = time.monotonic() + PATIENCE
             elif time.monotonic() > deadline:
-                raise LostConnectionError(f"{len(opening)} of {len(clients)} connections aren't served: {opening.pop().state}")
+                raise LostConnectionError(
+                    f"{len(opening)} of {len(clients)} connections aren't served: {opening.pop().state}"
+                )
         seconds = time.monotonic() - began
         for wire in opened:
             wire.checked = copy.deepcopy(wire.reader)
