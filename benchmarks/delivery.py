@@ -1,7 +1,7 @@
 """How fast messages are delivered, beside the limit and beside hand-written consumers; every delivery is checked.
 
     make bench                                            all of it, about 15 minutes
-    make bench BENCH="--quick"                            all of it in small: shows that it works, the figures say little
+    make bench BENCH="--quick"                            all of it in small, to see that it works
     make bench BENCH="--scenario A --contender ours --contender limit --seconds 10"
     python benchmarks/delivery.py --scenario A --contender ours --seconds 5
 
@@ -127,7 +127,10 @@ def circumstances() -> dict[str, Any]:
             "processor": processor(),
             "system": f"{platform.system()} {platform.release()}",
         },
-        "versions": {"Python": platform.python_version(), **{name: found for name in PACKAGES if (found := have(name))}},
+        "versions": {
+            "Python": platform.python_version(),
+            **{name: found for name in PACKAGES if (found := have(name))},
+        },
     }
 
 

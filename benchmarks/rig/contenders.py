@@ -219,12 +219,13 @@ class Limit(Contender):
 
     def people(self, services: Services, plan: Plan) -> People:  # noqa: ARG002 - it keeps nobody
         """Number everybody."""
-        clients, rooms, next_room = [], [], 1
+        clients: list[Client] = []
+        rooms, next_room = [], 1
         for number, tenant in enumerate(plan.tenants):
             ids = list(range(next_room, next_room + len(tenant.rooms)))
             next_room += len(ids)
             rooms.append(ids)
-            for user, its_rooms in enumerate(rooms_of(tenant, ids)):
+            for its_rooms in rooms_of(tenant, ids):
                 path = f"/ws/?user={len(clients)}&rooms={','.join(map(str, its_rooms))}"
                 clients.append(Client(0, f"tenant{number}.localhost", path, "", its_rooms))
         return People(clients, rooms, ["public"])
