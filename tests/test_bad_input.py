@@ -207,6 +207,15 @@ def without(kind: str, name: str) -> Wrong:
     return Wrong("invalid", kind, lambda _world: remaining, name, f"{kind} without {name}")
 
 
+def elsewhere(kind: str, name: str, of_tenant: str = "acme") -> Wrong:
+    """A field names a message of a room of others, or of the other tenant."""
+
+    def fields(world: World) -> dict[str, Any]:
+        return {**VALID[kind], name: world.others_message if of_tenant == "acme" else world.foreign_message}
+
+    return Wrong("not_found", kind, fields, label=f"{kind} of {of_tenant}'s others")
+
+
 VALID: dict[str, dict[str, Any]] = {
     "send": {"room": MINE, "client_id": UUID, "content": "refused"},
     "edit": {"room": MINE, "message_id": 1, "content": "refused"},
@@ -290,20 +299,10 @@ NO_ACCESS = [
     wrong("not_found", "send", reply_to=NOWHERE),
     wrong("not_found", "send", reply_to=2**63 - 1),
     *(wrong("not_found", kind, message_id=value) for kind in OF_A_MESSAGE for value in (NOWHERE, 2**63 - 1)),
-    *(
-        Wrong(
-            "not_found", kind, lambda world, kind=kind: {**VALID[kind], "message_id": world.others_message}, label=kind
-        )
-        for kind in OF_A_MESSAGE
-    ),
-    *(
-        Wrong(
-            "not_found", kind, lambda world, kind=kind: {**VALID[kind], "message_id": world.foreign_message}, label=kind
-        )
-        for kind in OF_A_MESSAGE
-    ),
-    Wrong("not_found", "send", lambda world: {**VALID["send"], "reply_to": world.others_message}, label="others'"),
-    Wrong("not_found", "send", lambda world: {**VALID["send"], "reply_to": world.foreign_message}, label="foreign"),
+    *(elsewhere(kind, "message_id") for kind in OF_A_MESSAGE),
+    elsewhere("send", "reply_to"),
+    *(elsewhere(kind, "message_id", of_tenant="globex") for kind in OF_A_MESSAGE),
+    elsewhere("send", "reply_to", of_tenant="globex"),
 ]
 
 
