@@ -10,7 +10,7 @@ export DEMO_PORT
 PYTEST ?= -m pytest --numprocesses auto --maxprocesses 8
 IN := $(PYTHON) tools/bootstrap.py
 
-.PHONY: help demo test lint docs bench-gate check
+.PHONY: help demo test lint docs bench bench-gate check
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -27,6 +27,9 @@ lint: ## check style, types and the layers
 
 docs: ## build the documentation into docs/_build
 	@$(IN) dev -m sphinx -W --keep-going -q docs docs/_build
+
+bench: ## measure delivery beside the limit and beside hand-written consumers: about 15 minutes; BENCH="--quick" for 3
+	@$(IN) bench benchmarks/delivery.py $(BENCH)
 
 bench-gate: ## measure what the migration gate costs, beside migrate_schemas --check
 	@$(IN) demo benchmarks/gate.py

@@ -230,9 +230,11 @@ def test_refused_repeat_leaves_the_hosts_transaction_alive(world: World, monkeyp
     client_id = uuid4()
     first = actions.send_message(world.alice, room_id=TEAM, content="hello", client_id=client_id)
     # A statement that doesn't see the first message yet, as when both run at once.
-    blind = sending._statement().replace("client_id = %(client_id)s\n)", "client_id = %(client_id)s AND false\n)", 1)
-    statements = iter([blind, sending._statement()])
-    monkeypatch.setattr(sending, "_statement", lambda: next(statements))
+    seeing = sending._statement(sending.WAIT_FOR_LOCKED)
+    blind = seeing.replace("m.client_id = given.client_id", "m.client_id = given.client_id AND false")
+    assert blind != seeing
+    statements = iter([blind, seeing])
+    monkeypatch.setattr(sending, "_statement", lambda _locked: next(statements))
     with transaction.atomic():
         again = actions.send_message(world.alice, room_id=TEAM, content="hello", client_id=client_id)
         assert Message.objects.count() == 1

@@ -14,6 +14,7 @@ from django_tenant_messaging.events import PresenceChanged, ReadPositionMoved, T
 from django_tenant_messaging.exceptions import Invalid, NotFound
 from django_tenant_messaging.models import Membership, Message, Notification, UserStatus
 from django_tenant_messaging.types import UserRef
+from tests.harness.presence import connection_closed, connection_opened
 from tests.harness.queries import exactly
 from tests.harness.together import together
 from tests.harness.world import TEAM, THEIRS, made_world
@@ -189,14 +190,14 @@ def test_status_is_made_once(world: World) -> None:
 
 
 def test_several_processes_count_once(world: World, events: list[Any]) -> None:
-    actions.connection_opened(world.bob, process="one")
-    actions.connection_opened(world.bob, process="two")
-    actions.connection_opened(world.bob, process="one")
+    connection_opened(world.bob, process="one")
+    connection_opened(world.bob, process="two")
+    connection_opened(world.bob, process="one")
     assert events == [PresenceChanged("acme", (TEAM,), ref(world.bob), is_online=True, last_seen=None)]
-    actions.connection_closed(world.bob, process="one")
+    connection_closed(world.bob, process="one")
     assert online(world.bob)
-    actions.connection_closed(world.bob, process="two")
-    actions.connection_closed(world.bob, process="two")
+    connection_closed(world.bob, process="two")
+    connection_closed(world.bob, process="two")
     assert not online(world.bob)
     (_came, went) = events
     assert (went.schema_name, went.room_ids, went.user, went.is_online) == ("acme", (TEAM,), ref(world.bob), False)
@@ -206,8 +207,8 @@ def test_several_processes_count_once(world: World, events: list[Any]) -> None:
 
 def test_dead_process_leaves_no_ghost(world: World, events: list[Any]) -> None:
     with override_settings(TENANT_MESSAGING={"PRESENCE_TTL": 1}):
-        actions.connection_opened(world.bob, process="dead")
-        actions.connection_opened(world.alice, process="dead")
+        connection_opened(world.bob, process="dead")
+        connection_opened(world.alice, process="dead")
     actions.renew_connections([world.alice.pk], process="alive")
     events.clear()
     UserStatus.objects.filter(user=world.bob).update(online_until=timezone.now() - timedelta(seconds=1))
@@ -222,7 +223,7 @@ def test_dead_process_leaves_no_ghost(world: World, events: list[Any]) -> None:
 def test_renewing_costs_one_statement_for_all(world: World) -> None:
     crowd = [world.acme.create_user(f"user{number}") for number in range(30)]
     for user in crowd:
-        actions.connection_opened(user, process="here")
+        connection_opened(user, process="here")
     for users in (crowd[:3], crowd):
         with exactly(1):
             actions.renew_connections([user.pk for user in users], process="here")
@@ -231,7 +232,7 @@ def test_renewing_costs_one_statement_for_all(world: World) -> None:
 def test_processes_renew_the_same_users_without_deadlock(world: World) -> None:
     crowd = [world.acme.create_user(f"user{number}") for number in range(20)]
     for user in crowd:
-        actions.connection_opened(user, process="here")
+        connection_opened(user, process="here")
 
     def renew(process: int) -> None:
         keys = [user.pk for user in (crowd if process % 2 else crowd[::-1])]

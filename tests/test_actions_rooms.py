@@ -10,7 +10,7 @@ from django.test import override_settings
 from django_tenant_messaging import actions, signals
 from django_tenant_messaging.exceptions import Forbidden, Invalid, MessagingError, NotFound
 from django_tenant_messaging.models import ChatRoom, Membership, Message, RoomCounter
-from django_tenant_messaging.selectors import active_room_ids
+from django_tenant_messaging.selectors import room_positions
 from tests.harness.queries import exactly, queries
 from tests.harness.together import outcomes, together
 from tests.harness.world import TEAM, THEIRS, made_world
@@ -227,7 +227,8 @@ def test_strangers_change_nothing(world: World, room_id: int) -> None:
         assert caught.value.details == {"room": room_id}
     assert world.roles(TEAM) == {"alice": "owner", "bob": "member"}
     with world.globex.activated():
-        assert active_room_ids(world.globex.users["carol"]) == [TEAM, THEIRS]
+        positions = room_positions(world.globex.users["carol"])
+        assert [position.room_id for position in positions] == [TEAM, THEIRS]
 
 
 def test_who_left_changes_nothing(world: World) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import Any, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,33 +16,35 @@ HEAD = 5
 
 
 class Listener:
-    """Stands in for a socket: notes what the feed gives it."""
+    """Stands in for a live socket: notes what the feed gives it."""
 
     user_id = "1"
 
     def __init__(self) -> None:
         self.seqs: list[int] = []
         self.ephemeral = 0
+        self.outbox = self
+        self.is_full = False
 
-    def offer(self, _feed: RoomFeed, hint: Hint) -> None:
-        self.seqs.append(hint.seq)
+    def put(self, text: str, _room_id: int, after: int) -> None:
+        assert after == (self.seqs[-1] if self.seqs else HEAD)
+        found = json.loads(text)
+        self.seqs += [frame["seq"] for frame in (found if isinstance(found, list) else [found])]
 
-    def offer_ephemeral(self, _hint: Hint) -> None:
+    def offer_ephemeral(self, _text: str) -> None:
         self.ephemeral += 1
-
-    def advance(self, _room_id: int, _seq: int) -> None:
-        raise AssertionError("nobody joined")
 
 
 def hint(seq: int, after: int | None = None) -> Hint:
-    return Hint("acme", "room", 1, "{}", seq=seq, after=seq - 1 if after is None else after)
+    return Hint("acme", "room", 1, json.dumps({"seq": seq}), seq=seq, after=seq - 1 if after is None else after)
 
 
 def listen() -> tuple[RoomFeed, Listener, list[RoomFeed]]:
     gaps: list[RoomFeed] = []
     feed = RoomFeed("acme", 1, gaps.append)
     listener: Any = Listener()
-    feed.sockets[listener] = None
+    feed.sockets[listener] = cast("Any", None)
+    feed.live[listener] = None
     return feed, listener, gaps
 
 
@@ -53,7 +56,7 @@ def test_what_goes_out_is_contiguous_and_a_gap_is_reported(arrivals: list[int], 
     for number, seq in enumerate(arrivals):
         if number == start_after:
             feed.start(HEAD)
-        feed.offer(hint(seq))
+        feed.offer([hint(seq)])
     feed.start(HEAD)
     assert feed.head == HEAD + len(listener.seqs)
     assert listener.seqs == list(range(HEAD + 1, feed.head + 1))
@@ -68,7 +71,7 @@ def test_a_part_read_from_the_database_closes_the_gap_once(order: list[int], kno
     feed, listener, _gaps = listen()
     feed.start(HEAD)
     for seq in order[:known]:
-        feed.offer(hint(seq))
+        feed.offer([hint(seq)])
     after = feed.head or 0
     # The number before the last was replaced by a later change: the database has no state of it.
     kept = [seq for seq in range(after + 1, HEAD + 8) if seq != HEAD + 6]
@@ -78,7 +81,7 @@ def test_a_part_read_from_the_database_closes_the_gap_once(order: list[int], kno
     assert listener.seqs == sorted(set(listener.seqs))
     assert not feed.pending
     for seq in order:
-        feed.offer(hint(seq))
+        feed.offer([hint(seq)])
     assert feed.head == HEAD + 7
 
 
@@ -96,7 +99,21 @@ def test_what_was_read_for_another_position_is_ignored() -> None:
     assert (feed.head, listener.seqs) == (HEAD, [])
 
 
+@given(st.lists(st.integers(HEAD + 1, HEAD + 30), max_size=40), st.integers(1, 7))
+def test_however_hints_are_bundled_the_same_goes_out(arrivals: list[int], size: int) -> None:
+    one, by_one, _gaps = listen()
+    many, by_many, _gaps = listen()
+    for feed in (one, many):
+        feed.start(HEAD)
+    for seq in arrivals:
+        one.offer([hint(seq)])
+    for start in range(0, len(arrivals), size):
+        many.offer([hint(seq) for seq in arrivals[start : start + size]])
+    assert by_one.seqs == by_many.seqs
+    assert one.pending.keys() == many.pending.keys()
+
+
 def test_ephemeral_hints_pass_at_once() -> None:
     feed, listener, _gaps = listen()
-    feed.offer(Hint("acme", "room", 1, "{}"))
+    feed.offer([Hint("acme", "room", 1, "{}")])
     assert listener.ephemeral == 1

@@ -21,6 +21,7 @@ from django_tenant_messaging.models import (
     UserStatus,
 )
 from django_tenant_messaging.selectors import list_conversations, list_members, message_by_id, room_history
+from tests.harness.presence import connection_opened
 from tests.harness.queries import queries
 from tests.harness.world import TEAM, made_world
 
@@ -117,7 +118,7 @@ def test_deleted_half_of_a_direct_conversation(world: World, deleted: str) -> No
 
 def test_own_rows_of_the_deleted_go(world: World) -> None:
     actions.send_message(world.alice, room_id=TEAM, content="@bob")
-    actions.connection_opened(world.bob, process="here")
+    connection_opened(world.bob, process="here")
     bob = world.bob.pk
     world.bob.delete()
     assert Membership.objects.count() == 1
@@ -194,7 +195,7 @@ def test_tables_refuse_what_no_code_should_write(world: World) -> None:
 
 def test_names_of_rows(world: World) -> None:
     message = Message.objects.create(sender=world.alice, receiver=world.bob, content="secret")
-    actions.connection_opened(world.bob, process="here")
+    connection_opened(world.bob, process="here")
     shown = [
         str(row) for model in (ChatRoom, Membership, RoomCounter, UserStatus) for row in model._default_manager.all()
     ]

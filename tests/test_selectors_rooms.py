@@ -11,19 +11,21 @@ from django_tenant_messaging import actions
 from django_tenant_messaging.exceptions import NotFound
 from django_tenant_messaging.models import Membership, Message, RoomCounter, UserStatus
 from django_tenant_messaging.selectors import (
+    Asked,
     access_membership,
     access_room,
-    active_room_ids,
     find_users,
     list_conversations,
     list_members,
     list_notifications,
     online_contacts,
+    quiet_room_ids,
     read_changes,
     read_heads,
     room_positions,
 )
 from django_tenant_messaging.types import RoomPosition, UserRef
+from tests.harness.presence import connection_opened
 from tests.harness.queries import exactly
 from tests.harness.world import TEAM, THEIRS, made_world
 
@@ -70,7 +72,7 @@ def test_no_access_for_who_left(world: World) -> None:
     actions.leave_room(world.bob, room_id=TEAM)
     with pytest.raises(NotFound):
         access_room(world.bob, TEAM)
-    assert (room_positions(world.bob), list_conversations(world.bob), active_room_ids(world.bob)) == ([], [], [])
+    assert (room_positions(world.bob), list_conversations(world.bob), quiet_room_ids([world.bob.pk])) == ([], [], {})
     actions.add_members(world.alice, room_id=TEAM, users=[world.bob])
     assert access_room(world.bob, TEAM).joined_seq == 2
 
@@ -137,9 +139,9 @@ def test_lists_cost_the_same_for_any_number(world: World, rooms: int) -> None:
     with exactly(1):
         assert len(list_notifications(world.alice, limit=100)) == rooms
     with exactly(1):
-        assert len(active_room_ids(world.alice)) == rooms + 1
+        assert len(quiet_room_ids([world.alice.pk])[world.alice.pk]) == rooms + 1
     with exactly(1):
-        assert len(read_heads(range(1, rooms + 2), [world.alice.pk]).seqs) == rooms + 1
+        assert len(read_heads({"acme": Asked(range(1, rooms + 2), [world.alice.pk])})["acme"].seqs) == rooms + 1
 
 
 # Members
@@ -148,7 +150,7 @@ def test_lists_cost_the_same_for_any_number(world: World, rooms: int) -> None:
 def test_members_with_their_status(world: World) -> None:
     actions.add_members(world.alice, room_id=TEAM, users=[world.carol])
     actions.leave_room(world.carol, room_id=TEAM)
-    actions.connection_opened(world.bob, process="here")
+    connection_opened(world.bob, process="here")
     members = list_members(world.alice, TEAM)
     assert [(member.user.username, member.role, member.is_online) for member in members] == [
         ("alice", "owner", False),
@@ -164,7 +166,7 @@ def test_members_cost_the_same_for_any_number(world: World, count: int) -> None:
     crowd = [world.acme.create_user(f"user{number}") for number in range(count)]
     room = actions.create_room(world.alice, name="crowd", members=crowd)
     for user in crowd:
-        actions.connection_opened(user, process="here")
+        connection_opened(user, process="here")
     with exactly(2):
         assert len(list_members(world.alice, room.pk)) == count + 1
     with exactly(1):
@@ -252,7 +254,10 @@ def test_changes_of_a_room_that_is_not_there(world: World) -> None:
 
 def test_heads_and_recent_joins(world: World) -> None:
     actions.send_message(world.alice, room_id=TEAM, content="one")
-    heads = read_heads([TEAM, THEIRS, 999], [world.bob.pk, world.carol.pk])
+    asked = Asked([TEAM, THEIRS, 999], [world.bob.pk, world.carol.pk])
+    with exactly(1):
+        found = read_heads({"acme": asked, "globex": asked})
+    heads = found["acme"]
     assert heads.seqs == dict(RoomCounter.objects.values_list("room_id", "last_seq")) == {TEAM: 1}
     assert heads.joins == {(str(world.bob.pk), TEAM)}
-    assert read_heads([], []).seqs == {}
+    assert read_heads({"acme": Asked([], [])})["acme"].seqs == {}

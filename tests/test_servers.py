@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+from collections import deque
 from contextlib import ExitStack
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self
@@ -42,7 +43,8 @@ class Wire:
             additional_headers={"Cookie": server.login(tenant, username)},
         )
         self._socket = self._stack.enter_context(opened)
-        self.hello = json.loads(self._socket.recv(PATIENCE))
+        self._read: deque[dict[str, Any]] = deque()
+        self.hello = self._receive()
         self.room = self.hello["rooms"][0]
         self.position = {"epoch": self.room["epoch"], "seq": self.room["seq"]}
         if positions:
@@ -79,7 +81,10 @@ class Wire:
             return closed.rcvd.code if closed.rcvd else 1006
 
     def _receive(self) -> dict[str, Any]:
-        frame: dict[str, Any] = json.loads(self._socket.recv(PATIENCE))
+        while not self._read:
+            found = json.loads(self._socket.recv(PATIENCE))
+            self._read.extend(found if isinstance(found, list) else [found])
+        frame = self._read.popleft()
         if frame["type"] == "message":
             self.messages.append(frame["message"]["content"])
         if "after" in frame:

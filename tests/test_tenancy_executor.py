@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +14,15 @@ from django.db.utils import ProgrammingError
 
 from django_tenant_messaging.exceptions import Unavailable
 from django_tenant_messaging.models import ChatRoom
-from django_tenant_messaging.tenancy import activated, close_executor, current_schema, executor, run_in_tenant
+from django_tenant_messaging.tenancy import (
+    activated,
+    close_executor,
+    current_schema,
+    executor,
+    run_in_tenant,
+    thread_connections,
+)
+from tests.harness.breaking import locked_table
 from tests.harness.run import disconnect_django
 
 if TYPE_CHECKING:
@@ -89,6 +98,12 @@ def sessions() -> int:
         return count
 
 
+def until(is_true: Callable[[], bool]) -> None:
+    patience = time.monotonic() + 30
+    while not is_true():
+        assert time.monotonic() < patience
+
+
 def break_own_connection() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
@@ -121,7 +136,11 @@ def used_connections() -> int:
     return used
 
 
-def test_connections_go_back_to_the_pool() -> None:
+@pytest.mark.parametrize("pooled", [True, False])
+def test_threads_bound_the_connections(pooled: bool, request: pytest.FixtureRequest) -> None:
+    if not pooled:
+        request.getfixturevalue("no_pool")
+
     def fail_in_transaction() -> None:
         with transaction.atomic():
             ChatRoom.objects.create(name="never")
@@ -135,27 +154,42 @@ def test_connections_go_back_to_the_pool() -> None:
         with connection.cursor() as cursor:
             cursor.execute("SELECT no_such_column")
 
-    used_before = used_connections()
+    before = sessions()
     works = (backend, raise_lookup_error, fail_in_transaction, leave_transaction_open, bad_sql)
-    results = all_of(*(("acme", works[turn % len(works)]) for turn in range(500)))
+    results = all_of(*((("acme", "globex")[turn % 2], works[turn % len(works)]) for turn in range(500)))
     assert {type(result) for result in results} == {int, LookupError, ProgrammingError, type(None)}
+    assert before < sessions() <= before + 8
     close_executor()
-    assert used_connections() == used_before
-    stats = untyped.pool.get_stats()
-    assert stats["pool_size"] <= 10
-    assert stats.get("requests_errors", 0) == 0
+    until(lambda: sessions() == before)  # PostgreSQL takes a moment to notice
     assert in_tenant("acme", ChatRoom.objects.count) == 0
 
 
-def test_threads_bound_the_connections_without_a_pool(no_pool: None) -> None:
-    before = sessions()
-    backends = set(all_of(*((("acme", "globex")[turn % 2], backend) for turn in range(300))))
-    assert len(backends) <= 8
-    assert sessions() <= before + len(backends)
-    close_executor()
+def test_the_pool_is_left_to_the_pages() -> None:
+    used_before = used_connections()
+    all_of(*[("acme", backend)] * 20)
+    assert used_connections() == used_before
 
 
-def test_kept_connection_that_broke(no_pool: None, settings: Any) -> None:
+def test_connections_to_other_databases_are_given_back(settings: Any) -> None:
+    settings.TENANT_MESSAGING = {"DATABASE_THREADS": 1}
+    default = connections.settings["default"]
+    connections.settings["other"] = {**default, "OPTIONS": {**default["OPTIONS"], "pool": False}}
+
+    def use_other() -> int:
+        connections["other"].ensure_connection()
+        return sessions()
+
+    try:
+        kept = in_tenant("acme", backend)
+        before = sessions()
+        assert in_tenant("acme", use_other) == before + 1
+        until(lambda: sessions() == before)
+        assert in_tenant("acme", backend) == kept
+    finally:
+        del connections.settings["other"]
+
+
+def test_kept_connection_that_broke(settings: Any) -> None:
     settings.TENANT_MESSAGING = {"DATABASE_THREADS": 1}
     kept = in_tenant("acme", backend)
     assert in_tenant("globex", backend) == kept
@@ -167,9 +201,9 @@ def test_kept_connection_that_broke(no_pool: None, settings: Any) -> None:
     assert in_tenant("globex", search_path) == "globex, public"
 
 
-def test_idle_connection_is_probed(no_pool: None, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idle_connection_is_probed(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.TENANT_MESSAGING = {"DATABASE_THREADS": 1}
-    monkeypatch.setattr(executor, "IDLE_CHECK_AFTER", 0.0)
+    monkeypatch.setattr(thread_connections, "IDLE_CHECK_AFTER", 0.0)
     kept = in_tenant("acme", backend)
     end(kept)
     assert in_tenant("acme", backend) != kept
@@ -193,12 +227,125 @@ def test_connection_that_breaks_in_the_middle(pooled: bool, request: pytest.Fixt
     assert in_tenant("acme", ChatRoom.objects.count) == 0
 
 
+TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+
+
+def timeouts() -> tuple[str, ...]:
+    def shown(name: str) -> str:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SHOW {name}")
+            value: str = cursor.fetchone()[0]
+            return value
+
+    return tuple(shown(name) for name in TIMEOUTS)
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_timeouts_are_those_of_the_settings_and_only_for_the_threads(
+    pooled: bool, request: pytest.FixtureRequest, settings: Any
+) -> None:
+    if not pooled:
+        request.getfixturevalue("no_pool")
+    of_the_server = timeouts()
+    assert in_tenant("acme", timeouts) == ("15s", "5s", "1min")
+
+    def closed_by_the_work() -> tuple[str, ...]:
+        connection.close()
+        return timeouts()
+
+    assert in_tenant("acme", closed_by_the_work) == ("15s", "5s", "1min")
+    close_executor()
+    settings.TENANT_MESSAGING = {"STATEMENT_TIMEOUT": 1.5, "LOCK_TIMEOUT": None}
+    assert in_tenant("globex", timeouts) == ("1500ms", of_the_server[1], "1min")
+    close_executor()
+    settings.TENANT_MESSAGING = {"STATEMENT_TIMEOUT": None, "LOCK_TIMEOUT": None, "IDLE_TRANSACTION_TIMEOUT": None}
+    assert in_tenant("globex", timeouts) == of_the_server
+    assert timeouts() == of_the_server
+
+
+def test_a_statement_that_takes_too_long_costs_its_caller_only(settings: Any) -> None:
+    settings.TENANT_MESSAGING = {"DATABASE_THREADS": 1, "STATEMENT_TIMEOUT": 0.1}
+    kept = in_tenant("acme", backend)
+
+    def sleep() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(60)")
+
+    with pytest.raises(Unavailable):
+        in_tenant("acme", sleep)
+    assert in_tenant("acme", backend) == kept
+
+
+def test_a_lock_that_is_not_given_up(settings: Any, database_url: str) -> None:
+    settings.TENANT_MESSAGING = {"DATABASE_THREADS": 1, "LOCK_TIMEOUT": 0.1, "STATEMENT_TIMEOUT": None}
+    kept = in_tenant("acme", backend)
+    with locked_table(database_url, "acme", "django_tenant_messaging_chatroom"):
+        with pytest.raises(Unavailable):
+            in_tenant("acme", ChatRoom.objects.count)
+        assert in_tenant("globex", ChatRoom.objects.count) == 0
+    assert in_tenant("acme", backend) == kept
+
+
+def test_a_transaction_that_does_nothing_is_ended(settings: Any) -> None:
+    settings.TENANT_MESSAGING = {"DATABASE_THREADS": 1, "IDLE_TRANSACTION_TIMEOUT": 0.1}
+    idles_as, gone = [0], threading.Event()
+
+    def idle() -> None:
+        with transaction.atomic():
+            ChatRoom.objects.create(name="never")
+            idles_as[0] = backend()
+            assert gone.wait(30)
+            ChatRoom.objects.create(name="never either")
+
+    async def run() -> Any:
+        call = asyncio.create_task(run_in_tenant("acme", idle))
+        await asyncio.to_thread(wait_until_gone)
+        return (await asyncio.gather(call, return_exceptions=True))[0]
+
+    def wait_until_gone() -> None:
+        until(lambda: bool(idles_as[0]) and not is_there(idles_as[0]))
+        connection.close()
+        gone.set()
+
+    assert isinstance(asyncio.run(run()), Unavailable)
+    assert in_tenant("acme", ChatRoom.objects.count) == 0
+
+
+def is_there(pid: int) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", [pid])
+        return bool(cursor.fetchone()[0])
+
+
+async def test_a_tenant_whose_calls_hang_keeps_no_other_waiting(database_url: str) -> None:
+    with locked_table(database_url, "acme", "django_tenant_messaging_chatroom"):
+        hanging = [asyncio.create_task(run_in_tenant("acme", ChatRoom.objects.count)) for _ in range(40)]
+        others = [run_in_tenant("globex", ChatRoom.objects.count) for _ in range(40)]
+        assert await asyncio.wait_for(asyncio.gather(*others), 60) == [0] * 40
+        assert not any(call.done() for call in hanging)
+    assert await asyncio.gather(*hanging) == [0] * 40
+
+
+async def test_too_much_that_waits_is_refused(settings: Any, database_url: str) -> None:
+    settings.TENANT_MESSAGING = {"DATABASE_THREADS": 2, "DATABASE_QUEUE_LIMIT": 3}
+    with locked_table(database_url, "acme", "django_tenant_messaging_chatroom"):
+        # One runs, three wait.
+        served = [asyncio.create_task(run_in_tenant("acme", ChatRoom.objects.count)) for _ in range(4)]
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable, match="waiting"):
+            await run_in_tenant("acme", ChatRoom.objects.count)
+        assert await run_in_tenant("globex", ChatRoom.objects.count) == 0
+    assert await asyncio.gather(*served) == [0] * 4
+    assert await run_in_tenant("acme", ChatRoom.objects.count) == 0
+
+
 async def test_exception_restores_the_schema(settings: Any) -> None:
     settings.TENANT_MESSAGING = {"DATABASE_THREADS": 1}
     with pytest.raises(LookupError):
         await run_in_tenant("acme", raise_lookup_error)
-    loop = asyncio.get_running_loop()
-    assert await loop.run_in_executor(executor._threads.get(), current_schema) == "public"
+    assert executor._threads._threads is not None
+    between_calls = executor._threads._threads.submit("acme", current_schema)
+    assert await asyncio.wrap_future(between_calls) == "public"
 
 
 async def test_cancelled_caller_does_not_stop_the_work() -> None:

@@ -30,6 +30,7 @@ from tests.harness.together import together
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+    from concurrent.futures import Future
 
     from tests.harness.tenants import Tenant
 
@@ -81,6 +82,15 @@ async def wrong_answers(read: Callable[[str], Any], tries: int) -> int:
 
     answers = await asyncio.gather(*(is_wrong(("acme", "globex")[turn % 2]) for turn in range(tries)))
     return sum(answers)
+
+
+def on_the_bare_threads(calls: int) -> list[Future[str]]:
+    """The schemas in which the package's threads are between calls."""
+    from django_tenant_messaging.tenancy import executor
+
+    threads = executor._threads._threads
+    assert threads is not None
+    return [threads.submit("acme", current_schema) for _ in range(calls)]
 
 
 async def test_schema_set_in_one_await_and_query_in_the_next(shared_thread: None, bridge: None) -> None:
@@ -138,10 +148,7 @@ def test_threads_that_keep_the_schema_of_earlier_work(rooms: tuple[Tenant, Tenan
         work = (owner, fail, lambda: set_schema("globex"))
         calls = [run_in_tenant("acme", work[turn % 3]) for turn in range(60)]
         await asyncio.gather(*calls, return_exceptions=True)
-        from django_tenant_messaging.tenancy import executor
-
-        loop, threads = asyncio.get_running_loop(), executor._threads.get()
-        return await asyncio.gather(*(loop.run_in_executor(threads, current_schema) for _ in range(60)))
+        return await asyncio.gather(*(asyncio.wrap_future(outcome) for outcome in on_the_bare_threads(60)))
 
     try:
         assert set(asyncio.run(ours())) == {"public"}

@@ -34,6 +34,7 @@ from django_tenant_messaging.tenancy import activated, require_ready, run_in_ten
 from django_tenant_messaging.tenancy.gate import BYPASS_VARIABLE, verdicts
 from tests.harness.breaking import STATUS_TABLE, without_record, without_table
 from tests.harness.commands import Terminal, run_command
+from tests.harness.presence import connection_closed, connection_opened
 from tests.harness.queries import exactly, queries
 from tests.harness.run import disconnect_django
 from tests.harness.together import outcomes, together
@@ -103,7 +104,7 @@ def test_fifty_first_sockets_at_once_make_one_status(acme: Tenant, globex: Tenan
         with acme.activated():
             connection.ensure_connection()
             ready.wait()
-            actions.connection_opened(user, process=process)
+            connection_opened(user, process=process)
 
     together(*(lambda process=process: use(str(process)) for process in range(50)))
     with acme.activated():
@@ -131,8 +132,7 @@ def test_who_is_no_user_of_the_tenant_gets_none_and_breaks_nothing(
         for nobody in (stranger, AnonymousUser()):
             with pytest.raises(NotFound):
                 actions.ensure_userstatus_exists(nobody)  # type: ignore[arg-type]
-        with pytest.raises(NotFound):
-            actions.connection_opened(stranger, process="here")
+        connection_opened(stranger, process="here")
         User.objects.create_user("after")
     assert owners(acme) == [*people, "after"]
 
@@ -144,9 +144,9 @@ def test_a_status_that_isnt_there_reads_as_offline_and_comes_with_use(
         UserStatus.objects.all().delete()
         seen = {member.user.username: member.is_online for member in list_members(world.alice, TEAM)}
         assert seen == {"alice": False, "bob": False}
-        actions.connection_closed(world.bob, process="here")
+        connection_closed(world.bob, process="here")
         actions.expire_connections()
-        actions.connection_opened(world.bob, process="here")
+        connection_opened(world.bob, process="here")
         assert [member.is_online for member in list_members(world.alice, TEAM)] == [False, True]
         assert owners(acme) == ["bob"]
 
@@ -156,7 +156,7 @@ def test_a_status_lost_while_online_comes_back_with_the_next_renewal(
 ) -> None:
     with acme.activated():
         for name in ("alice", "bob"):
-            actions.connection_opened(acme.users[name], process="here")
+            connection_opened(acme.users[name], process="here")
         UserStatus.objects.filter(user=acme.users["bob"]).delete()
         keys = [acme.users["alice"].pk, acme.users["bob"].pk, 1_000_000]
         with exactly(1):
@@ -167,7 +167,7 @@ def test_a_status_lost_while_online_comes_back_with_the_next_renewal(
             (keys[0], ["here"]),
             (keys[1], ["here"]),
         ]
-        actions.connection_closed(acme.users["bob"], process="here")
+        connection_closed(acme.users["bob"], process="here")
         assert not UserStatus.objects.get(user=acme.users["bob"]).is_online
     assert owners(globex) == list(people)
 
@@ -410,7 +410,7 @@ def test_every_user_gets_one_and_only_once(acme: Tenant, globex: Tenant, people:
     made = without_statuses(acme, 25)
     with acme.activated():
         User.objects.filter(pk=made[0].pk).update(is_active=False)
-        actions.connection_opened(acme.users["bob"], process="here")
+        connection_opened(acme.users["bob"], process="here")
         before = list(UserStatus.objects.order_by("pk").values())
     without_statuses(globex, 30)
     assert create_user_statuses("acme") == StatusCount("acme", existing=3, created=25)

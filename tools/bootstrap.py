@@ -1,6 +1,6 @@
 """Make the virtual environment, install what is asked for unless it is there already, and go on in it.
 
-    python tools/bootstrap.py demo|test|dev ARGUMENT...
+    python tools/bootstrap.py demo|bench|test|dev ARGUMENT...
 
 The arguments are given to the environment's Python.
 This file must parse on any Python, to name the one needed.
@@ -18,7 +18,7 @@ PYTHON = os.path.join(VENV, "bin", "python")
 STAMP = os.path.join(VENV, "installed")
 NEEDED = (3, 11)
 #: Each holds all of those before it.
-LEVELS = ["demo", "test", "dev"]
+LEVELS = ["demo", "bench", "test", "dev"]
 
 
 def refuse(sentence):

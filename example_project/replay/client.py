@@ -217,7 +217,7 @@ class Client:
                 self.positions[room["id"]] = Position(room["epoch"], room["seq"])
         await socket.send(json.dumps({"type": "resume", "id": "resume", "positions": known}))
         early: list[bytes] = []
-        while (frame := json.loads(raw := await socket.recv(decode=False))).get("id") != "resume":
+        while not _is_resumed(frame := json.loads(raw := await socket.recv(decode=False))):
             early.append(raw)
         self._socket = socket
         self._resumed(frame)
@@ -269,7 +269,14 @@ class Client:
             self._deliver(delivery)
 
     def _event(self, raw: bytes) -> None:
-        frame = json.loads(raw)
+        frames = json.loads(raw)
+        if isinstance(frames, list):
+            for frame in frames:
+                self._frame(frame)
+        else:
+            self._frame(frames, raw)
+
+    def _frame(self, frame: dict[str, Any], raw: bytes | None = None) -> None:
         match frame["type"]:
             case "message":
                 self._deliver(self._recorder.decode(frame, raw))
@@ -350,3 +357,7 @@ class Client:
         for future in self._replies.values():
             if not future.done():
                 future.set_exception(ConnectionError("the connection was lost"))
+
+
+def _is_resumed(frame: dict[str, Any] | list[dict[str, Any]]) -> bool:
+    return isinstance(frame, dict) and frame.get("id") == "resume"

@@ -23,19 +23,23 @@ class TenantMessagingConfig(AppConfig):
 
     def ready(self) -> None:
         """Connect receivers and event sinks, register the system checks."""
-        from django.contrib.auth.signals import user_logged_in
+        from django.contrib.auth.signals import user_logged_in, user_logged_out
         from django.core.checks import Tags, register
-        from django.db.models.signals import post_save
+        from django.db.models.signals import post_delete, post_save
 
         from . import checks
         from .events import connect_sink
         from .models import Message
-        from .tenancy import connect_creation
+        from .tenancy import connect_creation, schema_unready
 
         user_logged_in.connect(bind_login, dispatch_uid="tenant_messaging_bind_login")
         post_save.connect(complete_message, sender=Message, dispatch_uid="tenant_messaging_message")
         # Not of one sender: a user may be saved by a proxy of the user model, or by a child of it.
         post_save.connect(begin_status, dispatch_uid="tenant_messaging_status")
+        user_logged_out.connect(end_login, dispatch_uid="tenant_messaging_end_login")
+        post_save.connect(recheck_saved_user, dispatch_uid="tenant_messaging_saved_user")
+        post_delete.connect(recheck_deleted_user, dispatch_uid="tenant_messaging_deleted_user")
+        schema_unready.connect(recheck_tenant, dispatch_uid="tenant_messaging_schema_unready")
         connect_creation()
         connect_sink(publish)
         connect_sink(send_signals)
@@ -100,6 +104,44 @@ def bind_login(request: Any, **_kwargs: Any) -> None:
     from .tenancy import bind_session
 
     bind_session(request.session)
+
+
+def end_login(request: Any, **_kwargs: Any) -> None:
+    """A logout closes the connections that its session opened."""
+    from .actions import end_session
+
+    end_session(request.session.session_key)
+
+
+def recheck_saved_user(
+    instance: Any, created: bool, raw: bool = False, update_fields: Any = None, **_kwargs: Any
+) -> None:
+    """A user who was saved may have another password, or be deactivated."""
+    from django.contrib.auth import get_user_model
+
+    from .actions import recheck_access
+
+    # Every login saves this one.
+    is_login = update_fields is not None and set(update_fields) == {"last_login"}
+    if not (created or raw or is_login) and isinstance(instance, get_user_model()):
+        recheck_access(instance)
+
+
+def recheck_deleted_user(instance: Any, **_kwargs: Any) -> None:
+    """A user who was deleted has no connections."""
+    from django.contrib.auth import get_user_model
+
+    from .actions import recheck_access
+
+    if isinstance(instance, get_user_model()):
+        recheck_access(instance)
+
+
+def recheck_tenant(schema_name: str, **_kwargs: Any) -> None:
+    """Nobody stays connected to a tenant that can't be served any more."""
+    from .events import AccessChanged, emit_on_commit
+
+    emit_on_commit(AccessChanged(schema_name, None))
 
 
 def complete_message(instance: Any, created: bool, raw: bool = False, **_kwargs: Any) -> None:

@@ -45,12 +45,24 @@ def seconds(low: float) -> Rule:
     )
 
 
-def seconds_or_none(low: float) -> Rule:
-    """Return the rule for durations that may be without an end."""
-    limited = seconds(low)
-    return Rule(f"{limited.expected}, or None", lambda value: value is None or limited.accepts(value))
+def or_none(rule: Rule) -> Rule:
+    """Return the rule that allows ``None`` besides."""
+    return Rule(f"{rule.expected}, or None", lambda value: value is None or rule.accepts(value))
 
 
+def _rate_limit(value: Any) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == 2
+        and all(isinstance(number, int | float) and not isinstance(number, bool) for number in value)
+        and 0 < value[0] < float("inf")
+        and 1 <= value[1] < float("inf")
+    )
+
+
+RATE_LIMIT = Rule(
+    "a pair of numbers (rate above 0, burst of 1 or more), or None", lambda value: value is None or _rate_limit(value)
+)
 FLAG = Rule("True or False", lambda value: isinstance(value, bool))
 TEXT = Rule("a non-empty string", lambda value: isinstance(value, str) and value != "")
 ORIGINS = Rule(
@@ -115,7 +127,7 @@ class MessagingSettings:
     """Most members of one room."""
     MAX_MENTIONS = Setting(50, at_least(0))
     """Most members that one message notifies by mention; names after that are plain text."""
-    EDIT_WINDOW: Setting[float | None] = Setting(None, seconds_or_none(0))
+    EDIT_WINDOW: Setting[float | None] = Setting(None, or_none(seconds(0)))
     """Seconds for which a sender may edit a message; ``None`` is for ever. Deleting is never too late."""
     NEW_MEMBERS_SEE_HISTORY = Setting(False, FLAG)
     """Whether someone who is added to a room sees what was written before. They never get live events of that time."""
@@ -136,8 +148,14 @@ class MessagingSettings:
     """Seconds between two comparisons of the watched rooms with the database: a lost event stays lost no longer."""
     PRESENCE_TTL = Setting(60.0, seconds(1))
     """Seconds after which a user whose server process died counts as offline."""
+    ACCESS_RECHECK_INTERVAL = Setting(60.0, seconds(1))
+    """Seconds between two looks at whether those who are connected may still be. Logouts, saved and deleted users and
+    :func:`~.actions.recheck_access` are acted on at once; this finds what was changed in some other way."""
     TYPING_TTL = Setting(6.0, seconds(1))
     """Seconds that a typing indicator is valid without a renewal."""
+    EPHEMERAL_ROOM_LIMIT = Setting(200, at_least(2))
+    """Most members of a room in which it is told live who types, comes and goes. In larger ones it would be told to
+    many for the use of few."""
     SOCKET_QUEUE_EVENTS = Setting(256, at_least(8))
     """Most events that wait for a socket that reads slowly; past that it is caught up from the database."""
     SOCKET_QUEUE_BYTES = Setting(1_048_576, at_least(65_536))
@@ -145,7 +163,36 @@ class MessagingSettings:
     SOCKET_STUCK_TIMEOUT = Setting(15.0, seconds(0.1))
     """Seconds that a single write to a socket may take before the socket is closed with 4408."""
     DATABASE_THREADS = Setting(8, at_least(1))
-    """Threads, each with one database connection at most, that a process uses for WebSocket work."""
+    """Threads, each with one database connection at most, that a process uses for WebSocket work. A tenant gets as
+    many of them as it leaves free to the others: alone half of them, rounded up."""
+    DATABASE_QUEUE_LIMIT = Setting(2_000, at_least(1))
+    """Most calls of one tenant that wait for a thread in a process; more are refused as ``unavailable``."""
+    STATEMENT_TIMEOUT: Setting[float | None] = Setting(15.0, or_none(seconds(0.1)))
+    """Seconds after which PostgreSQL ends a statement of the WebSocket's work, which is refused as ``unavailable``
+    then. ``None`` leaves it to the database's own setting, here and in the next two."""
+    LOCK_TIMEOUT: Setting[float | None] = Setting(5.0, or_none(seconds(0.1)))
+    """Seconds that a statement of the WebSocket's work waits for a lock, such as that of a room's counter or of a
+    table that is being migrated."""
+    IDLE_TRANSACTION_TIMEOUT: Setting[float | None] = Setting(60.0, or_none(seconds(0.1)))
+    """Seconds after which PostgreSQL ends a connection of the WebSocket's work whose transaction does nothing: its
+    locks would keep others waiting."""
+    RATE_LIMIT_CONNECT: Setting[tuple[float, float] | None] = Setting((1, 100), RATE_LIMIT)
+    """Handshakes of one login (of one address where there is none), as a pair: so many in each second, and so many at
+    once after a pause. ``None`` here and in the next four is no limit. Limits are read when the server starts."""
+    RATE_LIMIT_SOCKET: Setting[tuple[float, float] | None] = Setting((50, 100), RATE_LIMIT)
+    """Frames of one socket, whatever they are; what costs the server more counts as several: see the protocol."""
+    RATE_LIMIT_USER: Setting[tuple[float, float] | None] = Setting((20, 60), RATE_LIMIT)
+    """Frames by which one user changes something (messages, edits, read positions, typing), over all sockets."""
+    RATE_LIMIT_ROOM: Setting[tuple[float, float] | None] = Setting((200, 400), RATE_LIMIT)
+    """Messages, edits and deletions in one room."""
+    RATE_LIMIT_TENANT: Setting[tuple[float, float] | None] = Setting((2_000, 4_000), RATE_LIMIT)
+    """Messages, edits and deletions in one tenant."""
+    MAX_LIMITED_FRAMES = Setting(100, at_least(1))
+    """Frames in a row that are refused for the socket's or its user's limit before the socket is closed with 4429."""
+    MAX_SOCKETS_PER_USER = Setting(50, at_least(1))
+    """Most sockets of one user in one process; another one is refused with 4429."""
+    MAX_ROOMS_PER_SOCKET = Setting(1_000, at_least(1))
+    """Most rooms that a socket follows: of a user with more of them, those with the latest activity."""
     MIGRATION_CHECK_TTL = Setting(60.0, seconds(0))
     """Seconds for which a process believes that a schema is ready, unless it migrates it itself or meets a missing
     table: the longest time that passes before it notices what others did to the schema."""

@@ -53,9 +53,29 @@ class Conflict(MessagingError):
 
 
 class Unavailable(MessagingError):
-    """The database couldn't answer. The request may be repeated, a send with the same client id."""
+    """The database couldn't answer in time. The request may be repeated, a send with the same client id."""
 
     code = "unavailable"
+
+
+class RateLimited(MessagingError):
+    """Too much was asked for in too short a time. Nothing was done; the request may be repeated after a pause.
+
+    ``details`` holds ``retry_after`` (seconds), ``scope`` (whose limit it is: ``connect``, ``socket``, ``user``,
+    ``room`` or ``tenant``) and ``limit``, an object of ``rate`` (each second) and ``burst`` (at once).
+    """
+
+    code = "rate_limited"
+
+    def __init__(self, scope: str, rate: float, burst: float, *, retry_after: float) -> None:
+        super().__init__(
+            f"Too much at once; try again in {retry_after:g} seconds.",
+            retry_after=retry_after,
+            scope=str(scope),
+            limit={"rate": rate, "burst": burst},
+        )
+        self.retry_after = retry_after
+        """Seconds after which the same request succeeds, unless others of the same scope are faster."""
 
 
 class TenantNotFound(MessagingError):

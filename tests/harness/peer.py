@@ -47,6 +47,7 @@ class Peer:
         self.unasked_errors: list[dict[str, Any]] = []
         self.subprotocol: str | None = None
         self.close_code: int | None = None
+        self.session_key = ""
         self.reads = asyncio.Event()
         self.reads.set()
         self.delay = 0.0
@@ -126,7 +127,9 @@ class Peer:
                     self.close_code = event["code"]
                     self._to_app.put_nowait({"type": "websocket.disconnect", "code": event["code"]})
                 case _:
-                    self._sort(json.loads(event["text"]))
+                    found = json.loads(event["text"])
+                    for frame in found if isinstance(found, list) else [found]:
+                        self._sort(frame)
             self._changed.notify_all()
 
     def _sort(self, frame: dict[str, Any]) -> None:
@@ -162,10 +165,20 @@ class Peers:
     def __init__(self) -> None:
         self.opened: list[Peer] = []
 
-    async def connect(self, tenant: Tenant, username: str, *, resume: Any = None, hub: Hub | None = None) -> Peer:
-        """Connect a user and start the stream of events."""
-        cookie = await run_in_tenant(tenant.schema_name, session_of, tenant.users[username])
-        peer = await self.open(scope_for(tenant.host, cookie=cookie), hub=hub)
+    async def connect(
+        self,
+        tenant: Tenant,
+        username: str,
+        *,
+        resume: Any = None,
+        hub: Hub | None = None,
+        session_key: str | None = None,
+    ) -> Peer:
+        """Connect a user, by default in a session of its own, and start the stream of events."""
+        if session_key is None:
+            session_key = await run_in_tenant(tenant.schema_name, session_of, tenant.users[username])
+        peer = await self.open(scope_for(tenant.host, cookie=session_key), hub=hub)
+        peer.session_key = session_key
         assert peer.close_code is None, peer.close_code
         if resume is not False:
             reply = await peer.ask("resume", positions=resume or {})

@@ -9,8 +9,9 @@ import asyncio
 import json
 import sys
 import uuid
+from collections import deque
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -37,6 +38,7 @@ class Person:
     socket: ClientConnection
     hello: dict[str, Any]
     frames: list[dict[str, Any]]
+    unread: deque[dict[str, Any]] = field(default_factory=deque)
 
     async def ask(self, kind: str, **fields: Any) -> dict[str, Any]:
         """Send a frame and return its answer."""
@@ -56,8 +58,10 @@ class Person:
             self.frames.append(await self.read())
 
     async def read(self) -> dict[str, Any]:
-        frame: dict[str, Any] = json.loads(await self.socket.recv())
-        return frame
+        while not self.unread:
+            found = json.loads(await self.socket.recv())
+            self.unread.extend(found if isinstance(found, list) else [found])
+        return self.unread.popleft()
 
 
 async def join(stack: AsyncExitStack, sites: Sites, tenant: Site, username: str) -> Person:

@@ -29,11 +29,14 @@ STOP_SECONDS = 15
 class Server(Sites):
     """A server on a free loopback port; stopped and started again it keeps the port."""
 
-    def __init__(self, database_url: str, log: Path, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, database_url: str, log: Path, env: Mapping[str, str], *, application: str = "example.asgi:application"
+    ) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             super().__init__(probe.getsockname()[1])
         self.log = log
+        self._application = application
         self._env = {"DATABASE_URL": database_url, "DJANGO_SETTINGS_MODULE": "tests.settings", **env}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -46,7 +49,7 @@ class Server(Sites):
     def start(self) -> None:
         """Start the server and return when it accepts connections."""
         path = os.pathsep.join(str(folder) for folder in (ROOT, ROOT / "example_project"))
-        command = [sys.executable, "-m", "uvicorn", "example.asgi:application"]
+        command = [sys.executable, "-m", "uvicorn", self._application]
         command += ["--host", "127.0.0.1", "--port", str(self.port), "--ws-max-size", str(256 * 1024)]
         command += ["--timeout-graceful-shutdown", "2", "--no-access-log"]
         with self.log.open("ab") as output:

@@ -291,6 +291,18 @@ for (const data of ["<html>", "null", "[]", '{"id": 1}']) {
   });
 }
 
+test("several frames that come at once are taken in their order", async () => {
+  const stage = await new Stage().open();
+  const page = stage.client.history(1);
+  await settled();
+  const { id } = stage.socket.requests("history")[0];
+  const typing = { type: "typing", room: 1, user: { id: "2", username: "bob" }, is_typing: true, expires_in: 6 };
+  stage.socket.onmessage?.({ data: JSON.stringify([typing, { type: "error", id, code: "not_found", message: "", details: {} }]) });
+  await assert.rejects(page, { code: "not_found" });
+  stage.socket.onmessage?.({ data: JSON.stringify([{ type: "typing" }, 7]) });
+  assert.equal(stage.client.status.state, "lost");
+});
+
 test("requests without a connection, or whose connection ends, are rejected", async () => {
   const stage = new Stage();
   await assert.rejects(stage.client.history(1), { code: "disconnected" });

@@ -54,6 +54,13 @@ class EmbeddedPostgres:
         """The connection URL of one of the server's databases."""
         return _url(str(self._socket_dir), database)
 
+    @property
+    def pid(self) -> int:
+        """The process of the server that runs."""
+        if self._process is None:
+            raise ServiceError("The server doesn't run.")
+        return self._process.pid
+
     def start(self) -> None:
         """Make the data folder if needed, start the server, and return when it answers."""
         binaries = _binaries()

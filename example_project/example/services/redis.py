@@ -43,6 +43,13 @@ class LocalRedis:
         """The connection URL of one of the server's numbered databases."""
         return f"redis://127.0.0.1:{self.port}/{database}"
 
+    @property
+    def pid(self) -> int:
+        """The process of the server that runs."""
+        if self._process is None:
+            raise ServiceError("The server doesn't run.")
+        return self._process.pid
+
     def start(self) -> None:
         """Start the server and return when it answers."""
         command = [

@@ -6,39 +6,43 @@ through :func:`~django_tenant_messaging.tenancy.run_in_tenant`.
 
 from __future__ import annotations
 
+from .access import end_session, recheck_access
 from .deleting import delete_message
 from .editing import edit_message
 from .memberships import add_members, leave_room, remove_member
-from .messages import send_message
+from .messages import Draft, send_message, send_messages, send_messages_where_free
 from .notifications import mark_notifications_read
 from .reading import mark_read
 from .renaming import rename_room
 from .rooms import create_room, open_direct_room
 from .statuses import (
-    connection_closed,
-    connection_opened,
     ensure_userstatus_exists,
     expire_connections,
     renew_connections,
+    store_connections,
 )
 from .typing import set_typing
 
 __all__ = [
+    "Draft",
     "add_members",
-    "connection_closed",
-    "connection_opened",
     "create_room",
     "delete_message",
     "edit_message",
+    "end_session",
     "ensure_userstatus_exists",
     "expire_connections",
     "leave_room",
     "mark_notifications_read",
     "mark_read",
     "open_direct_room",
+    "recheck_access",
     "remove_member",
     "rename_room",
     "renew_connections",
     "send_message",
+    "send_messages",
+    "send_messages_where_free",
     "set_typing",
+    "store_connections",
 ]

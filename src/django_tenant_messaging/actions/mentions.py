@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from ..conf import messaging_settings
 from ..selectors import mentioned_members
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from ..types import UserRef
 
@@ -74,15 +75,32 @@ def _without_code(text: str) -> str:
 
 
 def resolve_mentions(room_id: int, content: str, *, sender_key: Any) -> list[tuple[Any, UserRef]]:
-    """Return the room's members that a text mentions, in order and once each, the sender excepted.
+    """Return the room's members that a text mentions: see :func:`resolve_mentions_of`."""
+    return resolve_mentions_of([(room_id, content, sender_key)])[0]
+
+
+def resolve_mentions_of(texts: Sequence[tuple[int, str, Any]]) -> list[list[tuple[Any, UserRef]]]:
+    """Return for each text, given with its room and its sender's key, the room's members that it mentions, in order
+    and once each, the sender excepted.
 
     The first ``MAX_MENTIONS`` count; names of nobody in the room don't.
-    One query, none for a text without mentions. Names match in any case; the exact spelling goes first.
+    One query, none for texts without mentions. Names match in any case; the exact spelling goes first.
     """
-    candidates = mention_candidates(content)
-    if not candidates:
-        return []
-    members = mentioned_members(room_id, {name for names in candidates for name in names})
+    candidates = [mention_candidates(content) for _room_id, content, _sender_key in texts]
+    names: defaultdict[int, set[str]] = defaultdict(set)
+    for (room_id, _content, _sender_key), found in zip(texts, candidates, strict=True):
+        if found:
+            names[room_id].update(name for spellings in found for name in spellings)
+    members = mentioned_members(names) if names else {}
+    return [
+        _resolve(found, members.get(room_id, []), sender_key) if found else []
+        for (room_id, _content, sender_key), found in zip(texts, candidates, strict=True)
+    ]
+
+
+def _resolve(
+    candidates: list[tuple[str, ...]], members: list[tuple[Any, UserRef]], sender_key: Any
+) -> list[tuple[Any, UserRef]]:
     found: dict[Any, UserRef] = {}
     for names in candidates:
         member = next(filter(None, (_pick(name, members) for name in names)), None)

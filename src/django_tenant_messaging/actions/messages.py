@@ -1,22 +1,23 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 from django.conf import settings
-from django.utils.translation import gettext as _
-from django.utils.translation import override
+from django.utils.translation import gettext, gettext_noop, override
 
 from ..events import Event, MessagePosted, NotificationCreated, emit_on_commit
-from ..exceptions import Conflict, NotFound
+from ..exceptions import Conflict, MessagingError, NotFound
 from ..models import Mention, Message, Notification
 from ..models.content import clean_content
-from ..selectors import message_by_id, user_ref, was_written_as
+from ..selectors import message_by_id, messages_by_id, user_ref, was_written_as
 from ..tenancy import current_schema
 from ..types import MessageData, NotificationData, ReplyRef, SentMessage, UserRef
-from .mentions import resolve_mentions
+from .mentions import resolve_mentions, resolve_mentions_of
 from .rooms import announce_rooms
-from .sending import Draft, Outcome, write_message
+from .sending import PASS_OVER_LOCKED, WAIT_FOR_LOCKED, LockedRows, Outcome, Row, write_messages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +25,24 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
 
 MAX_ID = 2**63 - 1
+DIRECT = gettext_noop("You have a new message from %(sender)s")
+MENTION = gettext_noop("%(sender)s mentioned you")
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A message that somebody wants to send: see :func:`send_message`."""
+
+    actor: AbstractBaseUser
+    room_id: int
+    content: str
+    client_id: UUID = field(default_factory=uuid4)
+    reply_to: int | None = None
+
+    @property
+    def key(self) -> tuple[Any, UUID]:
+        """What is the same in a repeated send."""
+        return self.actor.pk, self.client_id
 
 
 def send_message(
@@ -44,54 +63,120 @@ def send_message(
     message isn't in the room, ``Invalid`` for an empty or too long text, ``Conflict`` when the client id was used for
     something else.
     """
-    content = clean_content(content)
-    if not 0 < room_id <= MAX_ID:
-        raise NotFound("There is no such room, or you are not a member of it.", room=room_id)
-    if reply_to is not None and not 0 < reply_to <= MAX_ID:
-        raise _no_such_reply(reply_to)
-    mentioned = resolve_mentions(room_id, content, sender_key=actor.pk)
-    draft = Draft(
-        room_id=room_id,
-        sender=actor.pk,
-        client_id=client_id or uuid4(),
-        content=content,
-        reply_to=reply_to,
-        mentioned=[key for key, _user in mentioned],
-        direct_text=direct_text(actor),
-        mention_text=mention_text(actor),
+    (answer,) = send_messages([Draft(actor, room_id, content, client_id or uuid4(), reply_to)])
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def send_messages(drafts: Sequence[Draft]) -> list[SentMessage | Exception]:
+    """Send several messages in one statement, and return for each what :func:`send_message` returns or raises.
+
+    They are written in their order. A bad one fails alone. It waits for rooms that somebody else has locked, one after
+    the other; a server that must not wait calls :func:`send_messages_where_free`. Two queries, one without mentions.
+    """
+    return [_written(answer) for answer in _send(drafts, WAIT_FOR_LOCKED)]
+
+
+def send_messages_where_free(drafts: Sequence[Draft]) -> list[SentMessage | Exception | None]:
+    """Send several messages as :func:`send_messages` does, but write nothing into rooms that somebody else has locked:
+    their answer is ``None``. It waits for no row of any room.
+    """
+    return _send(drafts, PASS_OVER_LOCKED)
+
+
+def _written(answer: SentMessage | Exception | None) -> SentMessage | Exception:
+    assert answer is not None  # noqa: S101 - only what is passed over has no answer
+    return answer
+
+
+def _send(drafts: Sequence[Draft], locked: LockedRows) -> list[SentMessage | Exception | None]:
+    answers: dict[int, SentMessage | Exception | None] = {}
+    able: dict[int, Draft] = {}
+    repeated: list[int] = []
+    keys: set[tuple[Any, UUID]] = set()
+    for number, draft in enumerate(drafts):
+        try:
+            able[number] = _clean(draft)
+        except MessagingError as error:
+            answers[number] = error
+            continue
+        if draft.key in keys:
+            del able[number]
+            repeated.append(number)
+        keys.add(draft.key)
+    if able:
+        answers.update(zip(able, _send_distinct(list(able.values()), locked), strict=True))
+    if repeated:
+        # Once the first is written, a repeat finds it.
+        answers.update(zip(repeated, _send([drafts[number] for number in repeated], locked), strict=True))
+    return [answers[number] for number in range(len(drafts))]
+
+
+def _clean(draft: Draft) -> Draft:
+    if not 0 < draft.room_id <= MAX_ID:
+        raise _no_such_room(draft.room_id)
+    if draft.reply_to is not None and not 0 < draft.reply_to <= MAX_ID:
+        raise _no_such_reply(draft.reply_to)
+    return Draft(draft.actor, draft.room_id, clean_content(draft.content), draft.client_id, draft.reply_to)
+
+
+def _send_distinct(drafts: Sequence[Draft], locked: LockedRows) -> list[SentMessage | Exception | None]:
+    mentions = resolve_mentions_of([(draft.room_id, draft.content, draft.actor.pk) for draft in drafts])
+    rows = [
+        Row(
+            room_id=draft.room_id,
+            sender=draft.actor.pk,
+            client_id=draft.client_id,
+            content=draft.content,
+            reply_to=draft.reply_to,
+            mentioned=[key for key, _user in mentioned],
+            direct_text=direct_text(draft.actor),
+            mention_text=mention_text(draft.actor) if mentioned else "",
+        )
+        for draft, mentioned in zip(drafts, mentions, strict=True)
+    ]
+    outcomes = write_messages(rows, locked=locked)
+    earlier = messages_by_id(
+        [outcome.earlier_id for outcome in outcomes if isinstance(outcome, Outcome) and outcome.earlier_id is not None]
     )
-    outcome = write_message(draft)
-    if outcome.earlier_id is not None:
-        return _repeated(draft, message_by_id(outcome.earlier_id))
-    if not outcome.is_member:
-        raise NotFound("There is no such room, or you are not a member of it.", room=room_id)
-    if outcome.message_id is None or outcome.seq is None or outcome.timestamp is None:
-        raise _no_such_reply(reply_to)
-    message = MessageData(
-        id=outcome.message_id,
-        room_id=room_id,
-        seq=outcome.seq,
-        changed_seq=outcome.seq,
-        client_id=str(draft.client_id),
-        sender=user_ref(actor),
-        receiver=_receiver(outcome),
-        content=content,
-        timestamp=outcome.timestamp,
-        reply_to=None if reply_to is None or outcome.reply_seq is None else ReplyRef(reply_to, outcome.reply_seq),
-        mentioned_users=tuple(user for _key, user in mentioned),
-        is_broadcast=outcome.room_kind == "group" and not mentioned,
-        is_read=False,
-    )
-    announce(
-        message,
-        [
-            NotificationData(
-                row["id"], row["user_id"], row["text"], message.id, room_id, message.timestamp, is_read=False
+    schema_name = current_schema()
+    answers: list[SentMessage | Exception | None] = []
+    events: list[Event] = []
+    for draft, row, mentioned, outcome in zip(drafts, rows, mentions, outcomes, strict=True):
+        if isinstance(outcome, Exception):
+            answers.append(outcome)
+        elif outcome.earlier_id is not None:
+            answers.append(_repeated(draft, earlier[outcome.earlier_id]))
+        elif outcome.is_busy:
+            answers.append(None)
+        elif outcome.message_id is None or outcome.seq is None or outcome.timestamp is None:
+            answers.append(_no_such_reply(draft.reply_to) if outcome.is_member else _no_such_room(draft.room_id))
+        else:
+            message = MessageData(
+                id=outcome.message_id,
+                room_id=draft.room_id,
+                seq=outcome.seq,
+                changed_seq=outcome.seq,
+                client_id=str(draft.client_id),
+                sender=user_ref(draft.actor),
+                receiver=_receiver(outcome),
+                content=draft.content,
+                timestamp=outcome.timestamp,
+                reply_to=_answered(draft, outcome),
+                mentioned_users=tuple(user for _key, user in mentioned),
+                is_broadcast=outcome.room_kind == "group" and not mentioned,
+                is_read=False,
             )
-            for row in outcome.notifications
-        ],
-    )
-    return SentMessage(message, duplicate=False)
+            text = row.mention_text if outcome.receiver is None else row.direct_text
+            notifications = [
+                NotificationData(key, user_id, text, message.id, draft.room_id, message.timestamp, is_read=False)
+                for key, user_id in outcome.told
+            ]
+            events += _announcement(schema_name, message, notifications)
+            answers.append(SentMessage(message, duplicate=False))
+    emit_on_commit(*events)
+    return answers
 
 
 def complete_created_message(message: Message) -> None:
@@ -109,47 +194,42 @@ def complete_created_message(message: Message) -> None:
     if message.seq == 1 and message.sender is not None and message.receiver is not None:
         # The room was made for this message.
         announce_rooms(message.sender, message.receiver)
-    announce(
-        message_by_id(message.pk),
-        [
-            NotificationData(
-                row.pk,
-                str(row.user_id),
-                row.notification_text,
-                message.pk,
-                message.room_id,
-                row.created_at,
-                is_read=False,
-            )
-            for row in notifications
-        ],
-    )
+    told_data = [
+        NotificationData(
+            row.pk,
+            str(row.user_id),
+            row.notification_text,
+            message.pk,
+            message.room_id,
+            row.created_at,
+            is_read=False,
+        )
+        for row in notifications
+    ]
+    emit_on_commit(*_announcement(current_schema(), message_by_id(message.pk), told_data))
 
 
-def announce(message: MessageData, notifications: Sequence[NotificationData]) -> None:
-    """Tell the sinks about a new message after its commit."""
-    schema_name = current_schema()
-    events: list[Event] = [
+def _announcement(schema_name: str, message: MessageData, notifications: Sequence[NotificationData]) -> list[Event]:
+    return [
         MessagePosted(schema_name, message.room_id, message.seq, message.seq - 1, message),
         *(NotificationCreated(schema_name, notification) for notification in notifications),
     ]
-    emit_on_commit(*events)
 
 
 def direct_text(sender: AbstractBaseUser | None) -> str:
     """Return what the receiver of a direct message is told, in the site's language."""
-    with override(settings.LANGUAGE_CODE):
-        return _("You have a new message from %(sender)s") % {"sender": _name(sender)}
+    return _telling(DIRECT, None if sender is None else sender.get_username(), settings.LANGUAGE_CODE)
 
 
 def mention_text(sender: AbstractBaseUser | None) -> str:
     """Return what a mentioned member is told, in the site's language."""
-    with override(settings.LANGUAGE_CODE):
-        return _("%(sender)s mentioned you") % {"sender": _name(sender)}
+    return _telling(MENTION, None if sender is None else sender.get_username(), settings.LANGUAGE_CODE)
 
 
-def _name(sender: AbstractBaseUser | None) -> str:
-    return _("deleted user") if sender is None else sender.get_username()
+@lru_cache(maxsize=1024)
+def _telling(text: str, username: str | None, language: str) -> str:
+    with override(language):
+        return gettext(text) % {"sender": gettext("deleted user") if username is None else username}
 
 
 def _receiver(outcome: Outcome) -> UserRef | None:
@@ -158,12 +238,22 @@ def _receiver(outcome: Outcome) -> UserRef | None:
     return UserRef(id=str(outcome.receiver), username=outcome.receiver_name)
 
 
-def _repeated(draft: Draft, earlier: MessageData) -> SentMessage:
+def _answered(draft: Draft, outcome: Outcome) -> ReplyRef | None:
+    if draft.reply_to is None or outcome.reply_seq is None:
+        return None
+    return ReplyRef(draft.reply_to, outcome.reply_seq)
+
+
+def _repeated(draft: Draft, earlier: MessageData) -> SentMessage | Conflict:
     answered = None if earlier.reply_to is None else earlier.reply_to.id
     is_same = (earlier.room_id, answered) == (draft.room_id, draft.reply_to)
     if not is_same or not was_written_as(earlier, draft.content):
-        raise Conflict("This client id was already used for another message.", client_id=str(draft.client_id))
+        return Conflict("This client id was already used for another message.", client_id=str(draft.client_id))
     return SentMessage(earlier, duplicate=True)
+
+
+def _no_such_room(room_id: int) -> NotFound:
+    return NotFound("There is no such room, or you are not a member of it.", room=room_id)
 
 
 def _no_such_reply(reply_to: int | None) -> NotFound:

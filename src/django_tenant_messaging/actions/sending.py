@@ -1,17 +1,22 @@
-"""The statement that writes a message, and all that belongs to it, at once.
+"""The statement that writes messages, and all that belongs to them, at once.
 
-One statement is one round trip and one commit, and holds the room's counter for no longer than that. Its parts run
-in the order in which they need each other:
+One statement is one round trip and one commit, however many messages there are. Its parts run in the order in which
+they need each other:
 
-* ``earlier``: the same sender already used this client id. Nothing is written then.
+* ``draft``: what is to be written, one row each.
 * ``member``: the right to post, locked against a removal at the same time. A removal locks in the same order,
   membership before counter, so none can come between the check and the message.
-* ``answered``: the message replied to, in the same room and visible to the sender.
-* ``place``: the next ``seq``. The row lock lasts until the commit: the order of the numbers is the order of commits.
+* ``able``: the drafts that may be written: nothing was sent with their client id before, their sender is a member, and
+  what they reply to is in the room and visible to the sender. Numbered within their room.
+* ``place``: the next ``seq`` of each room. The row lock lasts until the commit: the order of the numbers is the order
+  of commits.
 * ``written``, ``mentioned``, ``told``: the rows.
 
 ``INSERT ... ON CONFLICT DO NOTHING`` after the counter would burn numbers. Two sends with one client id at the same
 moment meet at the unique key instead: the second is rolled back whole and finds the first when it runs again.
+
+Messages for several rooms must not wait for each other's rooms: the statement for them passes over what somebody else
+has locked (``SKIP LOCKED``) and says so. It never waits for a row, so it can't be part of a deadlock.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth import get_user_model
-from django.db import IntegrityError, connections, transaction
+from django.db import DataError, IntegrityError, connections, transaction
 
 from ..models import Membership, Mention, Message, Notification, RoomCounter
 from ..tenancy import TENANT_DATABASE
@@ -35,7 +40,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class Row:
     """A message about to be written. ``mentioned`` holds user keys."""
 
     room_id: int
@@ -50,9 +55,10 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the statement found and wrote."""
+    """What the statement found and wrote. ``is_busy`` says that it passed over a locked row; nothing was written."""
 
     is_member: bool
+    is_busy: bool
     earlier_id: int | None
     reply_seq: int | None
     room_kind: str | None
@@ -61,43 +67,73 @@ class Outcome:
     timestamp: datetime | None
     receiver: Any
     receiver_name: str | None
-    notifications: list[dict[str, Any]]
+    told: list[tuple[int, str]]
+    """Id and user of each notification."""
 
 
-def write_message(draft: Draft) -> Outcome:
-    """Write a message with its mentions and notifications, or find out why not."""
+def write_messages(rows: Sequence[Row], *, locked: LockedRows) -> list[Outcome | Exception]:
+    """Write messages with their mentions and notifications, or find out why not; the outcomes are in their order.
+
+    No two may have the same sender and client id. When the database refuses the statement, each message is tried by
+    itself, and only those that it refuses alone have the database's error as their outcome.
+    """
     try:
-        return _execute(draft)
-    except IntegrityError:
-        return _execute(draft)
+        return list(_execute(rows, locked))
+    except (IntegrityError, DataError):
+        return [_write_alone(row, locked) for row in rows]
 
 
-def _execute(draft: Draft) -> Outcome:
+def _write_alone(row: Row, locked: LockedRows) -> Outcome | Exception:
+    try:
+        return _execute([row], locked)[0]
+    except (IntegrityError, DataError) as error:
+        return error
+
+
+class LockedRows:
+    """What to do about rows that somebody else has locked: the end of a ``SELECT ... FOR``."""
+
+    def __init__(self, clause: str) -> None:
+        self.clause = clause
+
+
+WAIT_FOR_LOCKED = LockedRows("")
+"""Wait for them. For messages of a single room."""
+PASS_OVER_LOCKED = LockedRows("SKIP LOCKED")
+"""Pass over them."""
+
+
+def _execute(rows: Sequence[Row], locked: LockedRows) -> list[Outcome]:
     connection = connections[TENANT_DATABASE]
     # In the host's transaction a failed statement must not take the rest along.
     scope = transaction.atomic(using=TENANT_DATABASE) if connection.in_atomic_block else nullcontext()
+    mentions = [(number, key) for number, row in enumerate(rows, 1) for key in row.mentioned]
     with scope, connection.cursor() as cursor:
         cursor.execute(
-            _statement(),
+            _statement(locked),
             {
-                "room": draft.room_id,
-                "sender": draft.sender,
-                "client_id": draft.client_id,
-                "content": draft.content,
-                "reply_to": draft.reply_to,
-                "mentioned": list(draft.mentioned),
-                "direct_text": draft.direct_text,
-                "mention_text": draft.mention_text,
+                "rooms": [row.room_id for row in rows],
+                "senders": [row.sender for row in rows],
+                "client_ids": [row.client_id for row in rows],
+                "contents": [row.content for row in rows],
+                "replies": [row.reply_to for row in rows],
+                "direct_texts": [row.direct_text for row in rows],
+                "mention_texts": [row.mention_text for row in rows],
+                "mention_numbers": [number for number, _key in mentions],
+                "mention_users": [key for _number, key in mentions],
             },
         )
-        row = cursor.fetchone()
-        fields: list[Any] = list(row)
-        fields[-1] = json.loads(fields[-1])
-        return Outcome(*fields)
+        return [_outcome(row) for row in cursor.fetchall()]
 
 
-@lru_cache(maxsize=1)
-def _statement() -> str:
+def _outcome(row: Sequence[Any]) -> Outcome:
+    fields = list(row)
+    fields[-1] = [tuple(pair) for pair in json.loads(fields[-1])]
+    return Outcome(*fields)
+
+
+@lru_cache(maxsize=2)
+def _statement(locked: LockedRows) -> str:
     user = get_user_model()._meta
     key_type = user.pk.rel_db_type(connections[TENANT_DATABASE])
     username: str = getattr(user.get_field(get_user_model().USERNAME_FIELD), "column")  # noqa: B009 - stubs
@@ -106,53 +142,68 @@ def _statement() -> str:
     notification = Notification._meta.db_table
     room = Message._meta.get_field("room").related_model._meta.db_table
     return f"""
-WITH earlier AS (
-    SELECT id FROM {message} WHERE sender_id = %(sender)s AND client_id = %(client_id)s
+WITH draft AS MATERIALIZED (
+    SELECT given.*, kind,
+           (SELECT id FROM {message} m WHERE m.sender_id = given.sender_id AND m.client_id = given.client_id)
+               AS earlier_id,
+           (SELECT visible_after_seq FROM {membership} p
+            WHERE p.room_id = given.room_id AND p.user_id = given.sender_id AND left_seq IS NULL) AS visible_after_seq,
+           (SELECT seq FROM {message} m WHERE m.id = given.reply_to AND m.room_id = given.room_id) AS reply_seq
+    FROM unnest(%(rooms)s::bigint[], %(senders)s::{key_type}[], %(client_ids)s::uuid[], %(contents)s::text[],
+                %(replies)s::bigint[], %(direct_texts)s::text[], %(mention_texts)s::text[]) WITH ORDINALITY
+         AS given (room_id, sender_id, client_id, content, reply_to, direct_text, mention_text, n)
+    LEFT JOIN {room} room ON room.id = given.room_id
 ), member AS (
-    SELECT visible_after_seq FROM {membership}
-    WHERE room_id = %(room)s AND user_id = %(sender)s AND left_seq IS NULL
-    FOR SHARE
-), answered AS (
-    SELECT id, seq FROM {message}
-    WHERE id = %(reply_to)s::bigint AND room_id = %(room)s AND seq > (SELECT visible_after_seq FROM member)
+    SELECT room_id, user_id FROM {membership}
+    WHERE (room_id, user_id) IN (SELECT room_id, sender_id FROM draft WHERE earlier_id IS NULL) AND left_seq IS NULL
+    FOR SHARE {locked.clause}
+), able AS (
+    SELECT draft.*, row_number() OVER (PARTITION BY draft.room_id ORDER BY n) AS number
+    FROM draft JOIN member ON member.room_id = draft.room_id AND user_id = sender_id
+    WHERE earlier_id IS NULL AND (reply_to IS NULL OR reply_seq > visible_after_seq)
+), wanted AS (
+    SELECT room_id, max(number) AS number FROM able GROUP BY room_id
+), free AS (
+    SELECT room_id FROM {counter} WHERE room_id IN (SELECT room_id FROM wanted) FOR UPDATE {locked.clause}
 ), place AS (
-    UPDATE {counter} SET last_seq = last_seq + 1, last_activity_at = clock_timestamp()
-    WHERE room_id = %(room)s
-      AND NOT EXISTS (SELECT FROM earlier)
-      AND EXISTS (SELECT FROM member)
-      AND (%(reply_to)s::bigint IS NULL OR EXISTS (SELECT FROM answered))
-    RETURNING last_seq
-), other AS (
-    SELECT user_id FROM {membership}
-    WHERE room_id = %(room)s AND user_id <> %(sender)s
-      AND EXISTS (SELECT FROM {room} WHERE id = %(room)s AND kind = 'direct')
-    LIMIT 1
+    UPDATE {counter} counter
+    SET last_seq = last_seq + wanted.number, last_activity_at = clock_timestamp()
+    FROM wanted
+    WHERE counter.room_id = wanted.room_id AND counter.room_id IN (SELECT room_id FROM free)
+    RETURNING counter.room_id, last_seq - wanted.number AS last_seq
 ), written AS (
     INSERT INTO {message} (room_id, seq, changed_seq, sender_id, receiver_id, content, timestamp, is_read,
                            reply_to_id, client_id)
-    SELECT %(room)s, last_seq, last_seq, %(sender)s, (SELECT user_id FROM other), %(content)s, clock_timestamp(),
-           false, %(reply_to)s::bigint, %(client_id)s
-    FROM place
-    RETURNING id, seq, timestamp, receiver_id
+    SELECT able.room_id, last_seq + number, last_seq + number, sender_id,
+           CASE kind WHEN 'direct' THEN (SELECT user_id FROM {membership} other
+                                         WHERE other.room_id = able.room_id AND user_id <> sender_id LIMIT 1) END,
+           content, clock_timestamp(), false, reply_to, client_id
+    FROM able JOIN place ON place.room_id = able.room_id
+    RETURNING id, seq, timestamp, receiver_id, sender_id, client_id
+), numbered AS (
+    SELECT written.*, n, direct_text, mention_text FROM written JOIN draft USING (sender_id, client_id)
+), mention AS (
+    SELECT id, user_id, timestamp, receiver_id, mention_text
+    FROM numbered JOIN unnest(%(mention_numbers)s::bigint[], %(mention_users)s::{key_type}[]) AS name (n, user_id)
+         USING (n)
 ), mentioned AS (
-    INSERT INTO {mention} (message_id, user_id)
-    SELECT written.id, name.user_id FROM written, unnest(%(mentioned)s::{key_type}[]) AS name (user_id)
+    INSERT INTO {mention} (message_id, user_id) SELECT id, user_id FROM mention
 ), told AS (
     INSERT INTO {notification} (user_id, message_id, notification_text, is_read, created_at)
-    SELECT receiver_id, id, %(direct_text)s, false, timestamp FROM written WHERE receiver_id IS NOT NULL
+    SELECT receiver_id, id, direct_text, false, timestamp FROM numbered WHERE receiver_id IS NOT NULL
     UNION ALL
-    SELECT name.user_id, id, %(mention_text)s, false, timestamp
-    FROM written, unnest(%(mentioned)s::{key_type}[]) AS name (user_id)
-    WHERE receiver_id IS NULL
-    RETURNING id, user_id, notification_text
+    SELECT user_id, id, mention_text, false, timestamp FROM mention WHERE receiver_id IS NULL
+    RETURNING id, user_id, message_id
+), tellings AS (
+    SELECT message_id, jsonb_agg(jsonb_build_array(id, user_id::text)) AS list FROM told GROUP BY message_id
 )
-SELECT EXISTS (SELECT FROM member),
-       (SELECT id FROM earlier),
-       (SELECT seq FROM answered),
-       (SELECT kind FROM {room} WHERE id = %(room)s),
-       written.id, written.seq, written.timestamp, written.receiver_id,
-       (SELECT "{username}" FROM "{user.db_table}" WHERE "{user.pk.column}" = written.receiver_id),
-       coalesce((SELECT jsonb_agg(jsonb_build_object('id', id, 'user_id', user_id::text, 'text', notification_text))
-                 FROM told), '[]'::jsonb)
-FROM (VALUES (1)) AS always LEFT JOIN written ON true
+SELECT draft.visible_after_seq IS NOT NULL,
+       numbered.id IS NULL AND draft.visible_after_seq IS NOT NULL AND draft.earlier_id IS NULL
+           AND (draft.reply_to IS NULL OR draft.reply_seq > draft.visible_after_seq),
+       draft.earlier_id, draft.reply_seq, draft.kind, numbered.id, numbered.seq, numbered.timestamp,
+       numbered.receiver_id,
+       (SELECT "{username}" FROM "{user.db_table}" WHERE "{user.pk.column}" = numbered.receiver_id),
+       coalesce(tellings.list, '[]'::jsonb)
+FROM draft LEFT JOIN numbered USING (n) LEFT JOIN tellings ON message_id = numbered.id
+ORDER BY n
 """

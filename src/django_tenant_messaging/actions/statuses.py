@@ -13,11 +13,11 @@ from ..conf import messaging_settings
 from ..events import PresenceChanged, emit_on_commit
 from ..exceptions import NotFound
 from ..models import UserStatus
-from ..selectors import active_room_ids, user_ref
+from ..selectors import quiet_room_ids, user_ref
 from ..tenancy import TENANT_DATABASE, current_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from django.contrib.auth.models import AbstractBaseUser
 
@@ -59,32 +59,45 @@ def insert_statuses(user_keys: Collection[Any]) -> int:
         return number
 
 
-def connection_opened(user: AbstractBaseUser, *, process: str) -> None:
-    """Count a server process's first socket of a user. Announced when the user was offline before.
+def store_connections(
+    *, opened: Collection[AbstractBaseUser], closed: Collection[AbstractBaseUser], process: str
+) -> None:
+    """Count a server process's first sockets of some users and forget its last ones of others; five statements.
 
-    Raises :class:`~django_tenant_messaging.exceptions.NotFound` for a user who was deleted meanwhile.
+    Announced when a user was offline before, or when no other process has a socket of theirs. Users who were deleted
+    meanwhile are left out.
     """
-    ensure_userstatus_exists(user)
+    comers = {user.pk: user for user in opened}
+    leavers = {user.pk: user for user in closed}
     with transaction.atomic(using=TENANT_DATABASE):
-        status = UserStatus.objects.select_for_update().filter(user_id=user.pk).first()
-        if status is None:
-            raise _no_such_user(user)
-        renew_connections([user.pk], process=process)
-        if not status.is_online:
-            _announce(user, is_online=True)
+        changed: list[tuple[AbstractBaseUser, bool]] = []
+        if comers:
+            changed += [(comers[key], True) for key in _count_in(list(comers), process=process)]
+        if leavers:
+            changed += [(leavers[key], False) for key in _count_out(list(leavers), process=process)]
+        _announce(changed)
 
 
-def connection_closed(user: AbstractBaseUser, *, process: str) -> None:
-    """Forget a server process's last socket of a user. Announced when no other process has one."""
-    with transaction.atomic(using=TENANT_DATABASE), connections[TENANT_DATABASE].cursor() as cursor:
+def _count_in(user_keys: list[Any], *, process: str) -> list[Any]:
+    """Store that users are connected, and return those who were offline before."""
+    statuses = UserStatus.objects.filter(user_id__in=user_keys)
+    insert_statuses(user_keys)
+    was_online = dict(statuses.order_by("pk").select_for_update().values_list("user_id", "is_online"))
+    renew_connections(user_keys, process=process)
+    return [key for key, is_online in was_online.items() if not is_online]
+
+
+def _count_out(user_keys: list[Any], *, process: str) -> list[Any]:
+    """Store that users aren't connected to a process, and return those who are offline now."""
+    with connections[TENANT_DATABASE].cursor() as cursor:
         cursor.execute(
             f"UPDATE {TABLE} SET connections = {OTHERS}, is_online = {OTHERS} <> '{{}}'::jsonb,"
-            " last_seen = clock_timestamp() WHERE user_id = %(user)s AND is_online RETURNING is_online",
-            {"process": process, "user": user.pk},
+            f" last_seen = clock_timestamp() WHERE id IN (SELECT id FROM {TABLE}"
+            f" WHERE user_id = ANY(%(users)s::{_key_type()}[]) AND is_online ORDER BY id FOR UPDATE)"
+            " RETURNING user_id, is_online",
+            {"process": process, "users": user_keys},
         )
-        row = cursor.fetchone()
-        if row is not None and not row[0]:
-            _announce(user, is_online=False)
+        return [key for key, is_online in cursor.fetchall() if not is_online]
 
 
 def renew_connections(user_keys: Collection[Any], *, process: str) -> None:
@@ -111,19 +124,24 @@ def expire_connections() -> None:
     """Take those offline whose processes stopped renewing them; two queries when there is nobody."""
     expired = UserStatus.objects.filter(is_online=True, online_until__lt=Now())
     with transaction.atomic(using=TENANT_DATABASE):
-        for status in expired.select_for_update(skip_locked=True, of=("self",)).select_related("user")[:500]:
-            UserStatus.objects.filter(pk=status.pk).update(is_online=False, connections={})
-            _announce(status.user, is_online=False)
+        found = list(expired.select_for_update(skip_locked=True, of=("self",)).select_related("user")[:500])
+        if found:
+            UserStatus.objects.filter(pk__in=[status.pk for status in found]).update(is_online=False, connections={})
+            _announce([(status.user, False) for status in found])
 
 
-def _announce(user: AbstractBaseUser, *, is_online: bool) -> None:
+def _announce(changed: Sequence[tuple[AbstractBaseUser, bool]]) -> None:
+    """Tell the members of the users' rooms who is online now and who isn't; one query."""
+    if not changed:
+        return
+    rooms = quiet_room_ids([user.pk for user, _is_online in changed])
+    schema_name, now = current_schema(), timezone.now()
     emit_on_commit(
-        PresenceChanged(
-            current_schema(),
-            tuple(active_room_ids(user)),
-            user_ref(user),
-            is_online,
-            None if is_online else timezone.now(),
+        *(
+            PresenceChanged(
+                schema_name, tuple(rooms.get(user.pk, ())), user_ref(user), is_online, None if is_online else now
+            )
+            for user, is_online in changed
         )
     )
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..events import TypingChanged, emit_on_commit
-from ..selectors import access_room, user_ref
+from ..selectors import access_quietness, user_ref
 from ..tenancy import current_schema
 
 if TYPE_CHECKING:
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 def set_typing(actor: AbstractBaseUser, *, room_id: int, is_typing: bool) -> None:
     """Tell a room's members that the actor types, or no longer does. Nothing is stored; one query.
 
-    It ends by itself after ``TYPING_TTL`` seconds. Raises ``NotFound`` when the actor isn't a member.
+    It ends by itself after ``TYPING_TTL`` seconds, and is told in no room of more than ``EPHEMERAL_ROOM_LIMIT``
+    members. Raises ``NotFound`` when the actor isn't a member.
     """
-    access_room(actor, room_id)
-    emit_on_commit(TypingChanged(current_schema(), room_id, user_ref(actor), is_typing))
+    if access_quietness(actor, room_id):
+        emit_on_commit(TypingChanged(current_schema(), room_id, user_ref(actor), is_typing))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .bus import connect_sink, emit_on_commit
 from .kinds import (
+    AccessChanged,
     Event,
     MembersChanged,
     MessageChanged,
@@ -15,11 +16,13 @@ from .kinds import (
     ReadPositionMoved,
     RoomRenamed,
     RoomsChanged,
+    SessionEnded,
     TimelineEvent,
     TypingChanged,
 )
 
 __all__ = [
+    "AccessChanged",
     "Event",
     "MembersChanged",
     "MessageChanged",
@@ -31,6 +34,7 @@ __all__ = [
     "ReadPositionMoved",
     "RoomRenamed",
     "RoomsChanged",
+    "SessionEnded",
     "TimelineEvent",
     "TypingChanged",
     "connect_sink",

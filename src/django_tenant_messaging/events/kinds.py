@@ -115,6 +115,25 @@ class RoomsChanged:
     user_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class AccessChanged:
+    """A user, or every user of the tenant (``None``), may have lost the right to be connected.
+
+    An empty ``schema_name`` means all tenants.
+    """
+
+    schema_name: str
+    user_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnded:
+    """A session was logged out."""
+
+    schema_name: str
+    session_hash: str
+
+
 Event = (
     MessagePosted
     | MessageChanged
@@ -125,4 +144,6 @@ Event = (
     | PresenceChanged
     | NotificationCreated
     | RoomsChanged
+    | AccessChanged
+    | SessionEnded
 )

@@ -6,26 +6,27 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..conf import messaging_settings
 from ..exceptions import FrameError, MessagingError, TenantNotReady, Unavailable
 from ..payloads import PROTOCOL, HelloFrame, RoomPayload, UserPayload, parse_frame, user_payloads
-from ..selectors import online_contacts, user_ref
+from ..selectors import user_ref
 from ..signals import tenant_refused
 from ..tenancy import close_executor, public_schema, run_in_tenant
 from .close_codes import CloseCode
-from .commands import answer, refusal
+from .commands import Commands
 from .handshake import choose_protocol, find_tenant, identify
 from .hub import hub_of_this_loop, running_hub
-from .socket import AsgiSend, Socket
+from .socket import Socket
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-    from django.contrib.auth.models import AbstractBaseUser
-
+    from .handshake import Standing
     from .hub import Hub
+    from .outbox import AsgiSend
 
 logger = logging.getLogger(__name__)
 
@@ -83,25 +84,20 @@ class MessagingWebSocket:
         if isinstance(admitted, CloseCode):
             await _refuse(send, admitted, scope, protocol)
             return
-        schema_name, user = admitted
+        schema_name, standing = admitted
         await send({"type": "websocket.accept", "subprotocol": protocol})
         hub = self._hub or hub_of_this_loop()
-        socket = Socket(schema_name=schema_name, user=user, send=send, catch_up=hub.catch_up)
-        try:
-            if not await self._welcome(hub, socket):
-                await send({"type": "websocket.close", "code": int(CloseCode.UNAVAILABLE)})
-                return
-            await self._serve(socket, receive)
-        finally:
-            hub.leave(socket)
+        socket = partial(Socket, schema_name=schema_name, standing=standing, scope=scope, send=send)
+        connection = _Connection(hub, socket)
+        await connection.serve(receive)
 
-    async def _admit(self, scope: MutableMapping[str, Any]) -> tuple[str, AbstractBaseUser] | CloseCode:
+    async def _admit(self, scope: MutableMapping[str, Any]) -> tuple[str, Standing] | CloseCode:
         """Return the tenant's schema and who connects, or why they may not."""
         try:
             tenant = await run_in_tenant(public_schema(), find_tenant, scope)
             if isinstance(tenant, CloseCode):
                 return tenant
-            user = await run_in_tenant(tenant.schema_name, identify, scope, tenant)
+            found = await run_in_tenant(tenant.schema_name, identify, scope, tenant)
         except TenantNotReady as error:
             tenant_refused.send_robust(None, readiness=error.readiness, face="websocket")
             return CloseCode.UNAVAILABLE
@@ -110,67 +106,84 @@ class MessagingWebSocket:
         except Exception:
             logger.exception("A handshake failed.")
             return CloseCode.UNAVAILABLE
-        return user if isinstance(user, CloseCode) else (tenant.schema_name, user)
+        return found if isinstance(found, CloseCode) else (tenant.schema_name, found)
 
-    async def _welcome(self, hub: Hub, socket: Socket) -> bool:
+
+class _Connection:
+    """Serves one client, in one task: the one in which the server called the application."""
+
+    def __init__(self, hub: Hub, socket: Callable[..., Socket]) -> None:
+        self._hub = hub
+        self._socket = socket(catch_up=hub.catch_up, on_end=self._end_reading)
+        self._commands = Commands(self._socket, hub.sends)
+        self._task = asyncio.current_task()
+        self._is_receiving = False
+        self._is_ended = False
+
+    async def serve(self, receive: Receive) -> None:
+        """Greet the client and carry out its frames, until either side closes the connection."""
         try:
-            await hub.join(socket)
-            online = await run_in_tenant(socket.schema_name, online_contacts, socket.user)
+            if await self._welcome():
+                await self._read(receive)
+            else:
+                self._socket.close(CloseCode.UNAVAILABLE)
+        except asyncio.CancelledError:
+            if not self._is_ended or self._task is None or self._task.uncancel():
+                raise
+        finally:
+            self._hub.leave(self._socket)
+
+    def _end_reading(self) -> None:
+        """Nothing can be written any more: don't wait for what the client may still say."""
+        self._is_ended = True
+        if self._is_receiving and self._task is not None:
+            self._is_receiving = False
+            self._task.cancel()
+
+    async def _welcome(self) -> bool:
+        socket = self._socket
+        try:
+            online = await self._hub.join(socket)
         except MessagingError as error:
             logger.warning("[%s] A socket couldn't be served: %s", socket.schema_name, error)
             return False
         except Exception:
             logger.exception("[%s] A socket couldn't be served.", socket.schema_name)
             return False
-        await socket.reply(
+        socket.tell(
             HelloFrame(
                 protocol=PROTOCOL,
                 user=UserPayload.model_validate(user_ref(socket.user)),
                 heartbeat_interval=messaging_settings.HEARTBEAT_INTERVAL,
                 max_content_length=messaging_settings.MAX_CONTENT_LENGTH,
-                rooms=[RoomPayload.of(room) for room in socket.rooms.values()],
+                rooms=[RoomPayload.of(seat.room) for seat in socket.seats.values()],
                 online=user_payloads(online),
             )
         )
-        hub.welcomed(socket)
+        self._hub.welcomed(socket)
         return True
 
-    async def _serve(self, socket: Socket, receive: Receive) -> None:
-        """Read and write side by side; whichever ends first ends the connection."""
-        reader = asyncio.create_task(self._read(socket, receive))
-        writer = asyncio.create_task(socket.write())
-        stuck = asyncio.create_task(socket.stuck.wait())
-        try:
-            await asyncio.wait({reader, writer, stuck}, return_when=asyncio.FIRST_COMPLETED)
-            if socket.is_closing and not stuck.done():
-                # The reader asked for the close; the writer still has to send it.
-                await asyncio.wait({writer}, timeout=1)
-        finally:
-            for task in (reader, writer, stuck):
-                task.cancel()
-            read, written, _ = await asyncio.gather(reader, writer, stuck, return_exceptions=True)
-            if isinstance(read, Exception):
-                logger.error("[%s] Reading from a socket failed.", socket.schema_name, exc_info=read)
-            if isinstance(written, Exception):
-                # A client that vanished raises the server's own class out of `send`; there is nobody to tell.
-                logger.debug("[%s] Writing to a socket ended: %r", socket.schema_name, written)
-
-    async def _read(self, socket: Socket, receive: Receive) -> None:
+    async def _read(self, receive: Receive) -> None:
+        socket = self._socket
         bad_frames = 0
-        while not socket.is_closing:
+        while not self._is_ended:
+            self._is_receiving = True
             event = await receive()
+            self._is_receiving = False
             if event["type"] == "websocket.disconnect":
                 return
+            if socket.is_closing:
+                continue
             socket.last_heard = time.monotonic()
             text = event.get("text")
             if text is None or _is_too_large(text):
                 socket.close(CloseCode.FRAME_TOO_LARGE)
-                return
+                continue
             frame_id, frame = parse_frame(text)
             if not isinstance(frame, MessagingError):
-                await answer(socket, frame)
+                await self._commands.carry_out(frame)
                 continue
-            await socket.reply(refusal(frame_id, frame))
+            await self._commands.refuse(frame_id, frame)
             bad_frames += isinstance(frame, FrameError)
             if bad_frames >= messaging_settings.MAX_BAD_FRAMES:
                 socket.close(CloseCode.BAD_FRAMES)

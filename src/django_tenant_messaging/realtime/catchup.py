@@ -35,10 +35,6 @@ class CatchUp:
             self._running.add(socket)
             spawn(self._run(socket))
 
-    def forget(self, socket: Socket) -> None:
-        """A socket is gone; its task ends at the next step because it follows no room any more."""
-        socket.behind.clear()
-
     async def _run(self, socket: Socket) -> None:
         try:
             while socket.behind and not socket.is_closing:
@@ -57,9 +53,10 @@ class CatchUp:
         no live event can fall between.
         """
         while room_id in socket.behind:
-            head, position = socket.feeds[room_id].head or 0, socket.positions[room_id]
+            seat = socket.seats[room_id]
+            head, position = seat.feed.head or 0, seat.position
             if position >= head:
-                socket.behind.discard(room_id)
+                socket.caught_up(room_id)
                 return
             try:
                 changes = await run_in_tenant(socket.schema_name, _read, socket.user, room_id, position)
@@ -71,16 +68,16 @@ class CatchUp:
                 socket.close(CloseCode.RESTART)
                 return
             for event in changes.events:
-                await socket.wait_for_room()
-                if room_id not in socket.behind or socket.is_closing:
-                    return
-                if socket.positions[room_id] != position:
+                await socket.outbox.wait_for_room()
+                if room_id not in socket.behind or socket.is_closing or socket.seats[room_id] is not seat:
+                    break
+                if seat.position != position:
                     # Another room's flood made the socket give up what waited; it has to be read again.
                     break
-                socket.put_event(room_id, hint_of(event))
+                socket.put_event(seat, hint_of(event))
                 position = event.seq
-            if socket.positions[room_id] == position < changes.seq:
-                socket.put_event(room_id, skip_to(socket.schema_name, room_id, after=position, seq=changes.seq))
+            if socket.seats.get(room_id) is seat and seat.position == position < changes.seq:
+                socket.put_event(seat, skip_to(socket.schema_name, room_id, after=position, seq=changes.seq))
 
 
 def _read(user: AbstractBaseUser, room_id: int, after: int) -> Changes:

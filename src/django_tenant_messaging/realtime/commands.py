@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .. import actions, selectors
@@ -37,24 +39,77 @@ from .changes import carry_out_change
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from ..types import SentMessage
+    from .sending import Sends
     from .socket import Socket
 
 logger = logging.getLogger(__name__)
 
+MAX_UNANSWERED = 32
+"""Most sends of one socket that are on their way at once; the next frame is read when one of them is answered."""
 
-async def answer(socket: Socket, frame: ClientFrame) -> None:
-    """Carry out a frame and queue its reply."""
-    try:
-        if isinstance(frame, Resume):
-            await _resume(socket, frame)
+
+class Commands:
+    """Carries out the frames of one socket, in their order.
+
+    Sends follow each other without waiting for the answer, so that they share a commit. Any other frame waits until
+    all sends before it are answered.
+    """
+
+    def __init__(self, socket: Socket, sends: Sends) -> None:
+        self._socket = socket
+        self._sends = sends
+        self._unanswered = 0
+        self._answered: asyncio.Event | None = None
+
+    async def carry_out(self, frame: ClientFrame) -> None:
+        """Carry out a frame and queue its reply."""
+        if isinstance(frame, Send):
+            await self._until_unanswered(MAX_UNANSWERED - 1)
+            await self._socket.outbox.wait_for_room()
+            self._send(frame)
             return
-        reply = await _carry_out(socket, frame)
-    except MessagingError as error:
-        reply = refusal(frame.id, error)
-    except Exception:
-        logger.exception("[%s] A %s frame of user %s failed.", socket.schema_name, frame.type, socket.user_id)
-        reply = ErrorFrame(id=frame.id, code="internal", message="Something went wrong here; try again.", details={})
-    await socket.reply(reply)
+        await self._until_unanswered(0)
+        try:
+            if isinstance(frame, Resume):
+                await _resume(self._socket, frame)
+                return
+            reply = await _carry_out(self._socket, frame)
+        except Exception as error:  # noqa: BLE001 - the answer says what it was
+            reply = _answer_to(self._socket, frame, error)
+        await self._socket.reply(reply)
+
+    async def refuse(self, frame_id: str | None, error: MessagingError) -> None:
+        """Answer a frame that can't be read."""
+        await self._until_unanswered(0)
+        await self._socket.reply(refusal(frame_id, error))
+
+    def _send(self, frame: Send) -> None:
+        draft = actions.Draft(self._socket.user, frame.room, frame.content, frame.client_id, frame.reply_to)
+        self._unanswered += 1
+        self._sends.submit(self._socket.schema_name, draft, partial(self._sent, frame))
+
+    def _sent(self, frame: Send, answer: SentMessage | Exception) -> None:
+        self._unanswered -= 1
+        if self._answered is not None:
+            self._answered.set()
+        if isinstance(answer, Exception):
+            self._socket.tell(_answer_to(self._socket, frame, answer))
+        else:
+            self._socket.tell(
+                SendReply(
+                    id=frame.id,
+                    room=frame.room,
+                    message=SentPayload.model_validate(answer.message, from_attributes=True),
+                    duplicate=answer.duplicate,
+                )
+            )
+
+    async def _until_unanswered(self, number: int) -> None:
+        while self._unanswered > number:
+            self._answered = asyncio.Event()
+            await self._answered.wait()
+            self._answered = None
 
 
 def refusal(frame_id: str | None, error: MessagingError) -> ErrorFrame:
@@ -62,27 +117,18 @@ def refusal(frame_id: str | None, error: MessagingError) -> ErrorFrame:
     return ErrorFrame(id=frame_id, code=error.code, message=error.message, details=error.details)
 
 
+def _answer_to(socket: Socket, frame: ClientFrame, error: Exception) -> ErrorFrame:
+    if isinstance(error, MessagingError):
+        return refusal(frame.id, error)
+    logger.error("[%s] A %s frame of user %s failed.", socket.schema_name, frame.type, socket.user_id, exc_info=error)
+    return ErrorFrame(id=frame.id, code="internal", message="Something went wrong here; try again.", details={})
+
+
 async def _carry_out(
-    socket: Socket, frame: Send | Edit | Delete | Revisions | Rename | Read | Typing | History | Ping
+    socket: Socket, frame: Edit | Delete | Revisions | Rename | Read | Typing | History | Ping
 ) -> BaseModel:
     schema_name, user = socket.schema_name, socket.user
     match frame:
-        case Send():
-            sent = await run_in_tenant(
-                schema_name,
-                actions.send_message,
-                user,
-                room_id=frame.room,
-                content=frame.content,
-                client_id=frame.client_id,
-                reply_to=frame.reply_to,
-            )
-            return SendReply(
-                id=frame.id,
-                room=frame.room,
-                message=SentPayload.model_validate(sent.message, from_attributes=True),
-                duplicate=sent.duplicate,
-            )
         case Edit() | Delete() | Revisions() | Rename():
             return await carry_out_change(socket, frame)
         case Read():
@@ -121,20 +167,15 @@ async def _resume(socket: Socket, frame: Resume) -> None:
     statuses = {key: _status(socket, int(key), position) for key, position in frame.positions.items()}
     # The reply goes first: the client knows then where the events that follow begin.
     await socket.reply(ResumeReply(id=frame.id, rooms=statuses))
-    socket.stream_from(
-        {
-            int(key): status.seq
-            for key, status in statuses.items()
-            if status.status != "gone" and int(key) in socket.rooms
-        }
-    )
+    socket.stream_from({int(key): status.seq for key, status in statuses.items() if status.status != "gone"})
 
 
 def _status(socket: Socket, room_id: int, position: Position) -> ResumeStatus:
-    room = socket.rooms.get(room_id)
-    if room is None:
+    seat = socket.seats.get(room_id)
+    if seat is None:
         return ResumeStatus(status="gone", seq=0)
-    head = max(room.seq, socket.feeds[room_id].head or 0)
+    room = seat.room
+    head = max(room.seq, seat.feed.head or 0)
     if position.epoch != room.epoch or position.seq > head:
         return ResumeStatus(status="reset", seq=room.seq)
     start = max(position.seq, room.visible_after_seq)

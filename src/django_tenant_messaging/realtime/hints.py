@@ -1,6 +1,7 @@
 """What travels between processes: a frame, ready to be sent, and the little that is needed to route it.
 
-The process that wrote a message encodes it once. All others pass the text on: they look at the envelope only.
+The process that wrote a message encodes it once. All others pass the text on: they look at the envelope only. Hints of
+a tenant travel together, all that wait while the channel layer takes what came before.
 """
 
 from __future__ import annotations
@@ -23,14 +24,13 @@ from ..payloads import (
     UserPayload,
     user_payloads,
 )
-from ..tenancy import group_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from pydantic import BaseModel
 
-Target = Literal["room", "user", "presence"]
+Target = Literal["room", "user", "presence", "access", "session"]
 
 OTHERS_END = '"is_own_message":false}}'
 OWN_END = '"is_own_message":true}}'
@@ -40,8 +40,8 @@ class Hint:
     """An event on its way to sockets.
 
     ``seq`` is 0 for what isn't part of a timeline. ``author`` is the user who gets the variant of the frame that says
-    ``is_own_message``; there are two variants at most, each made once in a process. ``about`` is the place of the
-    message that it is about, else 0: who may not see the timeline so far back only has the position moved.
+    ``is_own_message``. ``about`` is the place of the earlier message that has changed, else 0: who may not see the
+    timeline so far back gets the position alone. There are three variants at most, each made once in a process.
     """
 
     __slots__ = (
@@ -89,12 +89,7 @@ class Hint:
         self._own: str | None = None
         self._skip: str | None = None
 
-    @property
-    def group(self) -> str:
-        """The channel-layer group of those concerned."""
-        return group_name(self.schema_name, self.target, self.key)
-
-    def frame_for(self, user_id: str, visible_after: int = 0) -> str:
+    def frame_for(self, user_id: str, visible_after: int) -> str:
         """Return the frame as this user gets it, who sees the timeline after a position."""
         if 0 < self.about <= visible_after:
             if self._skip is None:
@@ -106,40 +101,49 @@ class Hint:
             self._own = self.frame.removesuffix(OTHERS_END) + OWN_END
         return self._own
 
-    def to_message(self, origin: str) -> dict[str, Any]:
-        """Return the hint as a channel-layer message."""
-        return {
-            "type": "messaging.hint",
-            "origin": origin,
-            "schema": self.schema_name,
-            "target": self.target,
-            "key": self.key,
-            "frame": self.frame,
-            "seq": self.seq,
-            "after": self.after,
-            "about": self.about,
-            "author": self.author,
-            "joined": list(self.joined),
-            "left": list(self.left),
-            "rooms": list(self.rooms),
-        }
+    def to_row(self) -> list[Any]:
+        """Return the hint as a part of a channel-layer message."""
+        return [
+            self.target,
+            self.key,
+            self.frame,
+            self.seq,
+            self.after,
+            self.about,
+            self.author,
+            list(self.joined),
+            list(self.left),
+            list(self.rooms),
+        ]
 
-    @classmethod
-    def from_message(cls, message: Mapping[str, Any]) -> Hint:
-        """Read a channel-layer message."""
-        return cls(
+
+def to_message(schema_name: str, hints: Iterable[Hint], *, origin: str) -> dict[str, Any]:
+    """Return hints of a tenant as a channel-layer message from a process."""
+    return {
+        "type": "messaging.hints",
+        "origin": origin,
+        "schema": schema_name,
+        "hints": [hint.to_row() for hint in hints],
+    }
+
+
+def from_message(message: Mapping[str, Any]) -> list[Hint]:
+    """Return the hints of a channel-layer message."""
+    return [
+        Hint(
             message["schema"],
-            message["target"],
-            message["key"],
-            message["frame"],
-            seq=message["seq"],
-            after=message["after"],
-            about=message["about"],
-            author=message["author"],
-            joined=message["joined"],
-            left=message["left"],
-            rooms=message["rooms"],
+            *row[:3],
+            seq=seq,
+            after=after,
+            about=about,
+            author=author,
+            joined=joined,
+            left=left,
+            rooms=rooms,
         )
+        for row in message["hints"]
+        for seq, after, about, author, joined, left, rooms in [row[3:]]
+    ]
 
 
 def hints_of(batch: Iterable[events.Event]) -> Iterator[Hint]:
@@ -151,23 +155,8 @@ def hints_of(batch: Iterable[events.Event]) -> Iterator[Hint]:
 def hint_of(event: events.Event | events.TimelineEvent) -> Hint:
     """Return the hint that an event becomes."""
     match event:
-        case events.MessagePosted(message=message) | events.MessageChanged(message=message):
-            author = None if message.sender is None else message.sender.id
-            frame = MessageFrame(
-                room=event.room_id, after=event.after, seq=event.seq, message=MessagePayload.of(message)
-            )
-            return _timeline(event, frame, author=author, about=message.seq)
-        case events.RoomRenamed(name=name):
-            return _timeline(event, RoomFrame(room=event.room_id, after=event.after, seq=event.seq, name=name))
-        case events.MembersChanged(joined=joined, left=left):
-            members = MembersFrame(
-                room=event.room_id,
-                after=event.after,
-                seq=event.seq,
-                joined=user_payloads(joined),
-                left=user_payloads(left),
-            )
-            return _timeline(event, members, joined=[user.id for user in joined], left=[user.id for user in left])
+        case events.TimelineEvent():
+            return _timeline_hint(event)
         case events.ReadPositionMoved():
             read = ReadFrame(room=event.room_id, user=UserPayload.model_validate(event.user), seq=event.seq)
             return Hint(event.schema_name, "room", event.room_id, read.model_dump_json())
@@ -190,6 +179,33 @@ def hint_of(event: events.Event | events.TimelineEvent) -> Hint:
             return Hint(event.schema_name, "user", notification.user_id, told.model_dump_json())
         case events.RoomsChanged():
             return Hint(event.schema_name, "user", event.user_id, "")
+        case events.AccessChanged():
+            return Hint(event.schema_name, "access", event.user_id or "", "")
+        case events.SessionEnded():
+            return Hint(event.schema_name, "session", event.session_hash, "")
+        case _:
+            raise TypeError(f"No frame for {type(event).__name__}")
+
+
+def _timeline_hint(event: events.TimelineEvent) -> Hint:
+    match event:
+        case events.MessagePosted(message=message) | events.MessageChanged(message=message):
+            author = None if message.sender is None else message.sender.id
+            frame = MessageFrame(
+                room=event.room_id, after=event.after, seq=event.seq, message=MessagePayload.of(message)
+            )
+            return _placed(event, frame, author=author, about=message.seq if message.seq < event.seq else 0)
+        case events.RoomRenamed(name=name):
+            return _placed(event, RoomFrame(room=event.room_id, after=event.after, seq=event.seq, name=name))
+        case events.MembersChanged(joined=joined, left=left):
+            members = MembersFrame(
+                room=event.room_id,
+                after=event.after,
+                seq=event.seq,
+                joined=user_payloads(joined),
+                left=user_payloads(left),
+            )
+            return _placed(event, members, joined=[user.id for user in joined], left=[user.id for user in left])
         case _:
             raise TypeError(f"No frame for {type(event).__name__}")
 
@@ -200,6 +216,6 @@ def skip_to(schema_name: str, room_id: int, *, after: int, seq: int) -> Hint:
     return Hint(schema_name, "room", room_id, frame, seq=seq, after=after)
 
 
-def _timeline(event: events.TimelineEvent, frame: BaseModel, **details: Any) -> Hint:
+def _placed(event: events.TimelineEvent, frame: BaseModel, **details: Any) -> Hint:
     text = frame.model_dump_json()
     return Hint(event.schema_name, "room", event.room_id, text, seq=event.seq, after=event.after, **details)

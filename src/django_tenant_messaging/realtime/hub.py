@@ -7,24 +7,32 @@ import logging
 import time
 import uuid
 from collections import defaultdict
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..conf import messaging_settings
-from ..exceptions import MessagingError, TenantNotReady
+from ..exceptions import MessagingError
 from ..payloads import HeartbeatFrame
-from ..selectors import read_changes, read_heads, room_positions
-from ..tenancy import group_name, run_in_tenant
+from ..selectors import online_contacts, read_changes, room_positions
+from ..tenancy import run_in_tenant
+from .access import AccessKeeper
 from .catchup import CatchUp
 from .close_codes import CloseCode
+from .comparison import Comparison
 from .feeds import RoomFeed
-from .hints import Hint, hint_of
+from .hints import Hint, from_message, hint_of
 from .link import LayerLink
+from .outbox import joined
 from .presence import PresenceKeeper
+from .sending import Sends
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterator, Mapping
 
-    from ..types import Readiness, RoomPosition
+    from django.contrib.auth.models import AbstractBaseUser
+
+    from ..selectors import Heads
+    from ..types import Readiness, RoomPosition, UserRef
     from .socket import Socket
 
 logger = logging.getLogger(__name__)
@@ -34,6 +42,8 @@ STOP_PATIENCE = 5.0
 """Seconds that a stopping hub gives the database to take note."""
 GAP_PATIENCE = 0.02
 """Seconds to wait for a hint that was overtaken, before the database is asked."""
+BEATS = 20
+"""Parts into which the heartbeats of an interval are spread."""
 
 _hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
 
@@ -58,34 +68,44 @@ def hub_of_this_loop() -> Hub:
 class Hub:
     """Lives on one event loop; every method runs there, except :meth:`publish_from_thread`.
 
-    A room is subscribed once for all its sockets. Its hints are routed here, to the room's feed, and from there as
-    one and the same text to the sockets. A comparison with the database every ``RECONCILE_INTERVAL`` finds what the
+    The hints of a tenant come in once for all its sockets. They are routed to the feeds of their rooms, and from there
+    as one and the same text to the sockets. A comparison with the database every ``RECONCILE_INTERVAL`` finds what the
     channel layer lost, also the last event, which no successor would expose.
     """
+
+    running = 0
+    """How many hubs run in this process."""
 
     def __init__(self) -> None:
         self.process = uuid.uuid4().hex
         self.loop = asyncio.get_running_loop()
-        self.link = LayerLink(messaging_settings.CHANNEL_LAYER, self._on_message)
+        self.link = LayerLink(messaging_settings.CHANNEL_LAYER, self.process, self._on_message)
         self.presence = PresenceKeeper(self)
+        self.access = AccessKeeper(self)
+        self.sends = Sends(self.spawn)
         self.feeds: dict[tuple[str, int], RoomFeed] = {}
         self.sockets: dict[tuple[str, str], set[Socket]] = defaultdict(set)
         self._schemas: dict[str, int] = {}
         self._catch_up = CatchUp()
-        self._reconciling: set[str] = set()
+        self._comparison = Comparison(self)
         self._refreshing: set[tuple[str, str]] = set()
         self._stale: set[tuple[str, str]] = set()
+        self._reading_rooms = 0
+        self._unheard: dict[tuple[str, int], int] = {}
         self._background: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Begin the background work."""
+        Hub.running += 1
         self.link.start()
-        self.spawn(self._reconcile_forever())
+        self.spawn(self._comparison.run_forever())
         self.spawn(self._beat_forever())
         self.spawn(self.presence.renew_forever())
+        self.spawn(self.access.run_forever())
 
     async def stop(self) -> None:
         """Close the sockets for a restart, store that their users are gone, and end the background work."""
+        Hub.running -= 1
         for sockets in list(self.sockets.values()):
             for socket in list(sockets):
                 socket.close(CloseCode.RESTART)
@@ -105,19 +125,19 @@ class Hub:
 
     # Sockets
 
-    async def join(self, socket: Socket) -> None:
-        """Let a socket in: subscribe to what concerns it first, then read where its rooms are."""
+    async def join(self, socket: Socket) -> list[UserRef]:
+        """Let a socket in: subscribe to what concerns it first, then read where its rooms are. Returns who is online
+        among those that its user shares a room with.
+        """
         self.sockets[socket.schema_name, socket.user_id].add(socket)
         self._schemas[socket.schema_name] = self._schemas.get(socket.schema_name, 0) + 1
-        await self.link.subscribe(
-            [
-                group_name(socket.schema_name, "user", socket.user_id),
-                group_name(socket.schema_name, "presence", "all"),
-            ]
-        )
-        for room in await self._load_rooms(socket):
-            socket.enter_room(room, self.feeds[socket.schema_name, room.room_id])
+        await self.link.subscribe(socket.schema_name)
+        with self._listening():
+            rooms, online = await run_in_tenant(socket.schema_name, _read_rooms_and_contacts, socket.user)
+            for room in rooms:
+                socket.enter_room(room, self._feed_at(socket.schema_name, room))
         self.presence.sockets_changed(socket.schema_name, socket.user)
+        return online
 
     def welcomed(self, socket: Socket) -> None:
         """The socket's hello is queued: frames may follow it."""
@@ -125,44 +145,75 @@ class Hub:
         if socket.rooms_changed:
             self.spawn(self._refresh_rooms(socket.schema_name, socket.user_id))
 
-    def _welcomed(self, schema_name: str, user_id: str) -> list[Socket]:
-        return [socket for socket in self.sockets.get((schema_name, user_id), ()) if socket.is_welcomed]
-
     def leave(self, socket: Socket) -> None:
         """Forget a socket. Its rooms' feeds stay until the next comparison finds them empty."""
         key = socket.schema_name, socket.user_id
         if socket not in self.sockets.get(key, ()):
             return
-        for room_id in list(socket.feeds):
-            socket.leave_feed(room_id)
-        self._catch_up.forget(socket)
+        for room_id in list(socket.seats):
+            socket.leave_room(room_id)
         self.sockets[key].discard(socket)
         self._schemas[socket.schema_name] -= 1
         if not self.sockets[key]:
             del self.sockets[key]
-            self.link.unsubscribe(group_name(socket.schema_name, "user", socket.user_id))
         if not self._schemas[socket.schema_name]:
             del self._schemas[socket.schema_name]
-            self.link.unsubscribe(group_name(socket.schema_name, "presence", "all"))
+            self.link.unsubscribe(socket.schema_name)
         self.presence.sockets_changed(socket.schema_name, socket.user)
+
+    def schemas(self) -> list[str]:
+        """Return the schemas of the tenants that have sockets here."""
+        return list(self._schemas)
+
+    def sockets_of(self, schema_name: str) -> list[Socket]:
+        """Return the sockets of a tenant."""
+        return [socket for (schema, _user), found in self.sockets.items() if schema == schema_name for socket in found]
 
     def catch_up(self, socket: Socket) -> None:
         """Read for a socket what it missed."""
         self._catch_up.start(socket, self.spawn)
 
-    async def _load_rooms(self, socket: Socket) -> list[RoomPosition]:
-        """Return the rooms of a socket's user, each with a feed that was subscribed before the position was read."""
-        schema_name = socket.schema_name
-        while True:
-            rooms = await run_in_tenant(schema_name, room_positions, socket.user)
-            missing = [room.room_id for room in rooms if (schema_name, room.room_id) not in self.feeds]
-            if not missing:
-                for room in rooms:
-                    self.feeds[schema_name, room.room_id].start(room.seq)
-                return rooms
-            for room_id in missing:
-                self.feeds[schema_name, room_id] = RoomFeed(schema_name, room_id, self._on_gap)
-            await self.link.subscribe(group_name(schema_name, "room", room_id) for room_id in missing)
+    def close_tenant(self, schema_name: str, readiness: Readiness) -> None:
+        """Close the sockets of a tenant that may no longer be served."""
+        sockets = self.sockets_of(schema_name)
+        logger.warning("[%s] %s sockets are closed: %s", schema_name, len(sockets), readiness.reason)
+        for socket in sockets:
+            socket.close(CloseCode.UNAVAILABLE)
+
+    def tidy(self) -> None:
+        """Forget the rooms that nobody follows, and the clients that take nothing."""
+        now = time.monotonic()
+        for key, feed in list(self.feeds.items()):
+            if feed.is_idle(now):
+                del self.feeds[key]
+        patience = messaging_settings.SOCKET_STUCK_TIMEOUT
+        for sockets in self.sockets.values():
+            for socket in sockets:
+                if socket.outbox.writer is not None and now - socket.outbox.writing_since > patience:
+                    socket.outbox.abandon()
+
+    # Rooms
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Note what is said of rooms that nobody follows yet, while their positions are being read."""
+        self._reading_rooms += 1
+        try:
+            yield
+        finally:
+            self._reading_rooms -= 1
+            if not self._reading_rooms:
+                self._unheard.clear()
+
+    def _feed_at(self, schema_name: str, room: RoomPosition) -> RoomFeed:
+        """Return the feed of a room whose position was just read while listening."""
+        key = schema_name, room.room_id
+        feed = self.feeds.get(key)
+        if feed is None:
+            feed = self.feeds[key] = RoomFeed(*key, self._on_gap)
+            feed.start(room.seq)
+            self._read_up_to(feed, self._unheard.get(key, 0))
+        return feed
 
     async def _refresh_rooms(self, schema_name: str, user_id: str) -> None:
         """Bring the sockets of a user in line with the rooms that the user is in.
@@ -190,147 +241,137 @@ class Hub:
             socket.rooms_changed = not socket.is_welcomed
         if not any(socket.is_welcomed for socket in sockets):
             return
-        rooms = {room.room_id: room for room in await self._load_rooms(sockets[0])}
-        for socket in self._welcomed(schema_name, user_id):
-            for room_id in set(socket.rooms) - set(rooms):
-                socket.drop_room(room_id)
-            for room_id in set(rooms) - set(socket.rooms):
-                socket.add_room(rooms[room_id], self.feeds[schema_name, room_id])
+        with self._listening():
+            rooms = {room.room_id: room for room in await run_in_tenant(schema_name, room_positions, sockets[0].user)}
+            for socket in self._welcomed(schema_name, user_id):
+                for room_id in set(socket.seats) - set(rooms):
+                    socket.drop_room(room_id)
+                for room_id in set(rooms) - set(socket.seats):
+                    socket.add_room(rooms[room_id], self._feed_at(schema_name, rooms[room_id]))
+
+    def _welcomed(self, schema_name: str, user_id: str) -> list[Socket]:
+        return [socket for socket in self.sockets.get((schema_name, user_id), ()) if socket.is_welcomed]
 
     # Events
 
-    def publish_from_thread(self, hints: Iterable[Hint]) -> None:
+    def publish_from_thread(self, hints: list[Hint]) -> None:
         """Deliver hints to this process's sockets and send them to the other processes; from any thread."""
-        self.loop.call_soon_threadsafe(self._publish, list(hints))
+        self.loop.call_soon_threadsafe(self._publish, hints)
 
-    def _publish(self, hints: Iterable[Hint]) -> None:
+    def _publish(self, hints: list[Hint]) -> None:
+        by_tenant: defaultdict[str, list[Hint]] = defaultdict(list)
         for hint in hints:
-            self._dispatch(hint)
-            self.link.publish(hint.group, hint.to_message(self.process))
+            by_tenant[hint.schema_name].append(hint)
+        for schema_name, found in by_tenant.items():
+            self._dispatch(schema_name, found)
+            if Hub.running > 1 or not self.link.is_local:
+                self.link.publish(schema_name, found)
 
     def _on_message(self, message: Mapping[str, Any]) -> None:
-        if message["origin"] != self.process:
-            self._dispatch(Hint.from_message(message))
+        self._dispatch(message["schema"], from_message(message))
 
-    def _dispatch(self, hint: Hint) -> None:
+    def _dispatch(self, schema_name: str, hints: list[Hint]) -> None:
+        rooms: defaultdict[int, list[Hint]] = defaultdict(list)
+        presence: list[Hint] = []
+        for hint in hints:
+            match hint.target:
+                case "room":
+                    rooms[int(hint.key)].append(hint)
+                case "presence":
+                    presence.append(hint)
+                case _:
+                    self._act_on(hint)
+        for room_id, of_room in rooms.items():
+            feed = self.feeds.get((schema_name, room_id))
+            if feed is not None:
+                feed.offer(of_room)
+            elif self._reading_rooms:
+                self._unheard[schema_name, room_id] = max(hint.seq for hint in of_room)
+        if presence:
+            self._tell_presence(schema_name, presence)
+
+    def _act_on(self, hint: Hint) -> None:
+        schema_name, key = hint.schema_name, str(hint.key)
         match hint.target:
-            case "room":
-                feed = self.feeds.get((hint.schema_name, int(hint.key)))
-                if feed is not None:
-                    feed.offer(hint)
+            case "access" if key:
+                self.access.user_changed(schema_name, key)
+            case "access":
+                self.access.tenant_changed(schema_name)
+            case "session":
+                self.access.session_ended(schema_name, key)
             case "user" if not hint.frame:
-                self.spawn(self._refresh_rooms(hint.schema_name, str(hint.key)))
+                self.spawn(self._refresh_rooms(schema_name, key))
             case "user":
-                for socket in self.sockets.get((hint.schema_name, str(hint.key)), ()):
-                    socket.offer_ephemeral(hint)
-            case "presence":
-                feeds = [self.feeds.get((hint.schema_name, room_id)) for room_id in hint.rooms]
-                concerned = {socket: None for feed in feeds if feed is not None for socket in feed.sockets}
-                for socket in concerned:
-                    if socket.user_id not in hint.left:
-                        socket.offer_ephemeral(hint)
+                for socket in tuple(self.sockets.get((schema_name, key), ())):
+                    socket.offer_ephemeral(hint.frame)
+
+    def _tell_presence(self, schema_name: str, hints: list[Hint]) -> None:
+        """Tell each socket of all those who share a room with it, at once."""
+        texts: defaultdict[Socket, list[str]] = defaultdict(list)
+        for hint in hints:
+            feeds = [self.feeds.get((schema_name, room_id)) for room_id in hint.rooms]
+            for socket in {socket: None for feed in feeds if feed is not None for socket in feed.sockets}:
+                if socket.user_id not in hint.left:
+                    texts[socket].append(hint.frame)
+        for socket, found in texts.items():
+            socket.offer_ephemeral(joined(found))
+
+    def follow(self, schema_name: str, heads: Heads) -> None:
+        """Read what this process lacks, given where the database is."""
+        for room_id, seq in heads.seqs.items():
+            feed = self.feeds.get((schema_name, room_id))
+            if feed is not None:
+                self._read_up_to(feed, seq)
+        for user_id, room_id in heads.joins:
+            if any(room_id not in socket.seats for socket in self._welcomed(schema_name, user_id)):
+                self.spawn(self._refresh_rooms(schema_name, user_id))
 
     def _on_gap(self, feed: RoomFeed) -> None:
         if not feed.is_filling:
             feed.is_filling = True
-            self.spawn(self._fill_gap(feed))
+            self.spawn(self._fill(feed, patience=GAP_PATIENCE))
 
-    async def _fill_gap(self, feed: RoomFeed) -> None:
+    def _read_up_to(self, feed: RoomFeed, seq: int) -> None:
+        if feed.head is not None and feed.head < seq and not feed.is_filling:
+            feed.is_filling = True
+            self.spawn(self._fill(feed, up_to=seq))
+
+    async def _fill(self, feed: RoomFeed, *, up_to: int = 0, patience: float = 0) -> None:
         """Read what a feed lacks, after giving a hint that was merely overtaken the time to arrive."""
         try:
-            await asyncio.sleep(GAP_PATIENCE)
-            while feed.pending:
-                await self._read_on(feed)
+            await asyncio.sleep(patience)
+            while feed.pending or (feed.head or 0) < up_to:
+                after = feed.head or 0
+                changes = await run_in_tenant(
+                    feed.schema_name, read_changes, feed.room_id, after=after, limit=FILL_PAGE
+                )
+                feed.fill(after, changes, [hint_of(event) for event in changes.events])
+                if feed.head == after:
+                    # What waits is past the database's head, so it is of another history.
+                    feed.pending.clear()
+                    return
         except MessagingError as error:
             logger.warning("[%s] Room %s couldn't be filled: %s", feed.schema_name, feed.room_id, error)
             feed.pending.clear()
         finally:
             feed.is_filling = False
 
-    async def _read_on(self, feed: RoomFeed) -> None:
-        after = feed.head or 0
-        changes = await run_in_tenant(feed.schema_name, read_changes, feed.room_id, after=after, limit=FILL_PAGE)
-        feed.fill(after, changes, [hint_of(event) for event in changes.events])
-        if feed.head == after:
-            # What waits is past the database's head, so it is of another history.
-            feed.pending.clear()
-
-    # Background work
-
-    async def _reconcile_forever(self) -> None:
-        while True:
-            await asyncio.sleep(messaging_settings.RECONCILE_INTERVAL)
-            try:
-                await self.link.repair()
-                self._drop_empty_feeds()
-                self._close_stuck()
-            except Exception:
-                logger.exception("Looking after the sockets failed.")
-            for schema_name in list(self._schemas):
-                # A tenant whose tables are locked or gone must not keep the others waiting.
-                if schema_name not in self._reconciling:
-                    self._reconciling.add(schema_name)
-                    self.spawn(self._reconcile_tenant(schema_name))
-
-    async def _reconcile_tenant(self, schema_name: str) -> None:
-        try:
-            await self._reconcile(schema_name)
-        except TenantNotReady as error:
-            self._close_tenant(schema_name, error.readiness)
-        except MessagingError as error:
-            logger.warning("[%s] Comparing with the database failed: %s", schema_name, error)
-        except Exception:
-            logger.exception("[%s] Comparing with the database failed.", schema_name)
-        finally:
-            self._reconciling.discard(schema_name)
-
-    def _close_tenant(self, schema_name: str, readiness: Readiness) -> None:
-        """Close the sockets of a tenant that may no longer be served."""
-        sockets = [
-            socket for (schema, _user), found in self.sockets.items() if schema == schema_name for socket in found
-        ]
-        logger.warning("[%s] %s sockets are closed: %s", schema_name, len(sockets), readiness.reason)
-        for socket in sockets:
-            socket.close(CloseCode.UNAVAILABLE)
-
-    async def _reconcile(self, schema_name: str) -> None:
-        """Compare all that is followed in a tenant with the database, in one statement."""
-        feeds = {room_id: feed for (schema, room_id), feed in self.feeds.items() if schema == schema_name}
-        users = {
-            user_id: next(iter(sockets)).user.pk
-            for (schema, user_id), sockets in self.sockets.items()
-            if schema == schema_name
-        }
-        heads = await run_in_tenant(schema_name, read_heads, list(feeds), list(users.values()))
-        for room_id, seq in heads.seqs.items():
-            feed = feeds[room_id]
-            while feed.head is not None and feed.head < seq and not feed.is_filling:
-                await self._read_on(feed)
-        for user_id, room_id in heads.joins:
-            if any(room_id not in socket.rooms for socket in self._welcomed(schema_name, user_id)):
-                await self._refresh_rooms(schema_name, user_id)
-
-    def _drop_empty_feeds(self) -> None:
-        for key, feed in list(self.feeds.items()):
-            if feed.is_idle(time.monotonic()):
-                del self.feeds[key]
-                self.link.unsubscribe(group_name(feed.schema_name, "room", feed.room_id))
-
-    def _close_stuck(self) -> None:
-        now = time.monotonic()
-        for sockets in self.sockets.values():
-            for socket in sockets:
-                if socket.is_stuck(now):
-                    socket.stuck.set()
+    # Heartbeats
 
     async def _beat_forever(self) -> None:
+        """Send each socket its heartbeat, a part of them at a time, and close those that are silent."""
         while True:
             interval = messaging_settings.HEARTBEAT_INTERVAL
-            await asyncio.sleep(interval)
-            silent_since = time.monotonic() - 3 * interval
+            await asyncio.sleep(interval / BEATS)
+            now = time.monotonic()
             for socket in [socket for sockets in self.sockets.values() for socket in sockets]:
-                if socket.last_heard < silent_since:
+                if socket.last_heard < now - 3 * interval:
                     socket.close(CloseCode.TOO_SLOW)
-                elif socket.is_welcomed:
-                    heads = {str(room_id): feed.head or 0 for room_id, feed in socket.feeds.items()}
+                elif socket.is_welcomed and now - socket.last_beat >= interval:
+                    socket.last_beat = now
+                    heads = {str(room_id): seat.feed.head or 0 for room_id, seat in socket.seats.items()}
                     socket.beat(HeartbeatFrame(heads=heads))
+
+
+def _read_rooms_and_contacts(user: AbstractBaseUser) -> tuple[list[RoomPosition], list[UserRef]]:
+    return room_positions(user), online_contacts(user)

@@ -4,40 +4,66 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from channels.layers import get_channel_layer
+from channels.layers import InMemoryChannelLayer, get_channel_layer
+
+from ..tenancy import group_name
+from .hints import to_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+    from .hints import Hint
 
 logger = logging.getLogger(__name__)
 
 SUBSCRIBE_TIMEOUT = 1.0
 PUBLISH_TIMEOUT = 2.0
 MAX_WAITING = 10_000
+MAX_HINTS = 200
+"""Most hints of one channel-layer message."""
 RETRY_DELAY = 0.5
 
 
-class LayerLink:
-    """Subscribes to groups, receives on one channel for all of them and publishes in order.
+EVERYONE = "messaging.everyone"
+"""The channel-layer group of all processes, for what concerns every tenant."""
 
-    A layer that is down is logged once; subscriptions are made up for by :meth:`repair`, lost hints by the hub's
-    comparison with the database.
+
+def group_of(schema_name: str) -> str:
+    """Return the channel-layer group of the processes that serve sockets of a tenant; of all of them without one."""
+    return group_name(schema_name, "tenant", "hints") if schema_name else EVERYONE
+
+
+class LayerLink:
+    """Subscribes to tenants, receives on one channel for all of them and publishes in order.
+
+    A process subscribes once for a tenant, not for each room: then what was committed together travels together, and
+    connecting needs no subscription. A layer that is down is logged once; subscriptions are made up for by
+    :meth:`repair`, lost hints by the hub's comparison with the database.
     """
 
-    def __init__(self, alias: str, on_message: Callable[[Mapping[str, Any]], None]) -> None:
+    def __init__(self, alias: str, origin: str, on_message: Callable[[Mapping[str, Any]], None]) -> None:
         self._layer: Any = get_channel_layer(alias)
+        self._origin = origin
         self._on_message = on_message
         self._wanted: set[str] = set()
         self._joined: set[str] = set()
         self._channel: str | None = None
-        self._waiting: deque[tuple[str, dict[str, Any]]] = deque(maxlen=MAX_WAITING)
+        self._waiting: dict[str, list[Hint]] = {}
+        self._number_waiting = 0
         self._something_waits = asyncio.Event()
         self._subscribing = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._is_down = False
+        self._probe_group = f"messaging.process.{origin}"
+        self._probes_sent = 0
+        self._probe_heard = 0
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the layer reaches nobody outside of this process."""
+        return self._layer is None or isinstance(self._layer, InMemoryChannelLayer)
 
     @property
     def is_whole(self) -> bool:
@@ -47,6 +73,7 @@ class LayerLink:
     def start(self) -> None:
         """Begin to receive and publish."""
         if self._layer is not None:
+            self._wanted.update((self._probe_group, EVERYONE))
             self._tasks = [asyncio.create_task(self._receive()), asyncio.create_task(self._publish())]
 
     async def stop(self) -> None:
@@ -54,17 +81,19 @@ class LayerLink:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._wanted.clear()
-        await self.repair()
 
-    async def subscribe(self, groups: Iterable[str]) -> None:
-        """Join groups; returns after a second at the latest, whether the layer answered or not."""
-        self._wanted.update(groups)
-        await self.repair()
+    async def subscribe(self, schema_name: str) -> None:
+        """Subscribe to a tenant; returns after a second at the latest, whether the layer answered or not. A layer that
+        is known to be down is left to the next repair.
+        """
+        group = group_of(schema_name)
+        self._wanted.add(group)
+        if group not in self._joined and not self._is_down:
+            await self.repair()
 
-    def unsubscribe(self, group: str) -> None:
-        """Leave a group, with the next repair."""
-        self._wanted.discard(group)
+    def unsubscribe(self, schema_name: str) -> None:
+        """Leave a tenant, with the next repair."""
+        self._wanted.discard(group_of(schema_name))
 
     async def repair(self) -> None:
         """Bring the subscriptions in line with those that are wanted."""
@@ -79,14 +108,40 @@ class LayerLink:
                 for group in self._joined - self._wanted:
                     self._joined.discard(group)
                     await self._layer.group_discard(group, channel)
+            self._is_down = False
         except Exception as error:  # noqa: BLE001 - layers raise their clients' own classes
             self._report_down(error)
 
-    def publish(self, group: str, message: dict[str, Any]) -> None:
-        """Queue a message for a group; the oldest is dropped when too many wait."""
-        if self._layer is not None:
-            self._waiting.append((group, message))
-            self._something_waits.set()
+    async def probe(self) -> None:
+        """Send a message to itself, having looked whether the last one came back.
+
+        It is the only way to notice that a layer forgot the subscriptions, as Redis does when it is flushed, or is
+        gone while nobody says anything.
+        """
+        if self.is_local:
+            return
+        if self._probe_heard != self._probes_sent:
+            self._report_down("what was sent doesn't arrive")
+            self._joined.clear()
+            await self.repair()
+        self._probes_sent += 1
+        self._probe_heard = 0
+        message = {"type": "messaging.probe", "origin": self._origin, "number": self._probes_sent}
+        try:
+            async with asyncio.timeout(PUBLISH_TIMEOUT):
+                await self._layer.group_send(self._probe_group, message)
+        except Exception as error:  # noqa: BLE001 - layers raise their clients' own classes
+            self._report_down(error)
+
+    def publish(self, schema_name: str, hints: list[Hint]) -> None:
+        """Queue hints of a tenant; when too many wait, none of them is worth sending any more."""
+        if self._layer is None:
+            return
+        if self._number_waiting > MAX_WAITING:
+            self._forget_waiting()
+        self._waiting.setdefault(schema_name, []).extend(hints)
+        self._number_waiting += len(hints)
+        self._something_waits.set()
 
     async def _ensure_channel(self) -> str:
         if self._channel is None:
@@ -105,7 +160,10 @@ class LayerLink:
                 await asyncio.sleep(RETRY_DELAY)
                 continue
             try:
-                self._on_message(message)
+                if message["type"] == "messaging.probe":
+                    self._probe_heard = message["number"]
+                elif message["origin"] != self._origin:
+                    self._on_message(message)
             except Exception:
                 logger.exception("A message of the channel layer couldn't be handled.")
 
@@ -113,17 +171,40 @@ class LayerLink:
         while True:
             await self._something_waits.wait()
             while self._waiting:
-                group, message = self._waiting.popleft()
-                try:
-                    async with asyncio.timeout(PUBLISH_TIMEOUT):
-                        await self._layer.group_send(group, message)
-                except Exception as error:  # noqa: BLE001 - layers raise their clients' own classes
-                    self._report_down(error)
-                else:
-                    self._is_down = False
+                schema_name = next(iter(self._waiting))
+                hints = self._waiting.pop(schema_name)
+                self._number_waiting -= len(hints)
+                await self._send(schema_name, hints)
             self._something_waits.clear()
 
-    def _report_down(self, error: Exception) -> None:
+    async def _send(self, schema_name: str, hints: list[Hint]) -> None:
+        try:
+            for start in range(0, len(hints), MAX_HINTS):
+                message = to_message(schema_name, hints[start : start + MAX_HINTS], origin=self._origin)
+                async with asyncio.timeout(PUBLISH_TIMEOUT):
+                    await self._layer.group_send(group_of(schema_name), message)
+        except Exception as error:  # noqa: BLE001 - layers raise their clients' own classes
+            self._report_down(error)
+            # Older than the next comparison with the database by the time the layer is back.
+            self._forget_waiting()
+        else:
+            self._is_down = False
+
+    def _forget_waiting(self) -> None:
+        self._waiting.clear()
+        self._number_waiting = 0
+
+    def _report_down(self, error: object) -> None:
         if not self._is_down:
             logger.warning("The channel layer failed (%s); other processes learn from the database.", error)
         self._is_down = True
+
+
+async def send_from_outside(layer: Any, hints: Iterable[Hint]) -> None:
+    """Send hints from a process that serves no sockets."""
+    of_tenant: dict[str, list[Hint]] = {}
+    for hint in hints:
+        of_tenant.setdefault(hint.schema_name, []).append(hint)
+    async with asyncio.timeout(PUBLISH_TIMEOUT):
+        for schema_name, found in of_tenant.items():
+            await layer.group_send(group_of(schema_name), to_message(schema_name, found, origin=""))

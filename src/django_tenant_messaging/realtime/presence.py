@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..actions import connection_closed, connection_opened, expire_connections, renew_connections
+from ..actions import expire_connections, renew_connections, store_connections
 from ..conf import messaging_settings
 from ..exceptions import MessagingError
 from ..tenancy import run_in_tenant
@@ -21,19 +22,21 @@ logger = logging.getLogger(__name__)
 
 Key = tuple[str, str]
 
+MAX_BATCH = 500
+
 
 class PresenceKeeper:
     """Counts a user once however many sockets there are.
 
-    For each user one task compares what is stored with what is true, until they agree: connecting and disconnecting
-    in quick succession can't be stored in the wrong order.
+    For each tenant one task compares what is stored with what is true, for all users of whom that may have changed at
+    once, until they agree: connecting and disconnecting in quick succession can't be stored in the wrong order.
     """
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._online: dict[Key, AbstractBaseUser] = {}
-        self._settling: set[Key] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._unsettled: defaultdict[str, dict[str, AbstractBaseUser]] = defaultdict(dict)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
 
     @property
     def online_count(self) -> int:
@@ -42,32 +45,45 @@ class PresenceKeeper:
 
     def sockets_changed(self, schema_name: str, user: AbstractBaseUser) -> None:
         """A socket of the user came or went."""
-        key = schema_name, str(user.pk)
-        if key not in self._settling:
-            self._settling.add(key)
-            task = asyncio.create_task(self._settle(key, user))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        self._unsettled[schema_name][str(user.pk)] = user
+        if schema_name not in self._tasks:
+            self._tasks[schema_name] = asyncio.create_task(self._settle(schema_name))
 
     async def settled(self, patience: float) -> None:
         """Wait, at most so many seconds, until what is stored is true."""
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=patience)
+            await asyncio.wait(self._tasks.values(), timeout=patience)
 
-    async def _settle(self, key: Key, user: AbstractBaseUser) -> None:
+    async def _settle(self, schema_name: str) -> None:
+        unsettled = self._unsettled[schema_name]
         try:
-            while (key in self._hub.sockets) != (key in self._online):
-                if key in self._hub.sockets:
-                    await run_in_tenant(key[0], connection_opened, user, process=self._hub.process)
-                    self._online[key] = user
-                else:
-                    # First: what can't be stored isn't renewed either, so that it runs out by itself.
-                    self._online.pop(key, None)
-                    await run_in_tenant(key[0], connection_closed, user, process=self._hub.process)
+            while unsettled:
+                users = {user_id: unsettled.pop(user_id) for user_id in list(unsettled)[:MAX_BATCH]}
+                await self._store(schema_name, users)
         except MessagingError as error:
-            logger.warning("[%s] The status of user %s couldn't be stored: %s", key[0], key[1], error)
+            logger.warning("[%s] Who is online couldn't be stored: %s", schema_name, error)
+        except Exception:
+            logger.exception("[%s] Who is online couldn't be stored.", schema_name)
         finally:
-            self._settling.discard(key)
+            del self._tasks[schema_name], self._unsettled[schema_name]
+
+    async def _store(self, schema_name: str, users: dict[str, AbstractBaseUser]) -> None:
+        opened: dict[Key, AbstractBaseUser] = {}
+        closed: dict[Key, AbstractBaseUser] = {}
+        for user_id, user in users.items():
+            key = schema_name, user_id
+            if key in self._hub.sockets:
+                if key not in self._online:
+                    opened[key] = user
+            elif self._online.pop(key, None) is not None:
+                # Taken out first: what can't be stored isn't renewed either, so that it runs out by itself.
+                closed[key] = user
+        if opened or closed:
+            store = partial(
+                store_connections, opened=opened.values(), closed=closed.values(), process=self._hub.process
+            )
+            await run_in_tenant(schema_name, store)
+            self._online.update(opened)
 
     async def renew_forever(self) -> None:
         """Keep the connected online, one statement for each tenant, and take those offline whose process died."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -10,9 +9,9 @@ from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 
 from ..conf import messaging_settings
-from .hints import Hint, hints_of
+from .hints import hints_of
 from .hub import running_hub
-from .link import PUBLISH_TIMEOUT
+from .link import send_from_outside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,13 +31,7 @@ def publish(events: Sequence[Event]) -> None:
     layer = get_channel_layer(messaging_settings.CHANNEL_LAYER)
     if layer is not None:
         try:
-            async_to_sync(_send)(layer, hints)
+            async_to_sync(send_from_outside)(layer, hints)
         except Exception as error:  # noqa: BLE001 - layers raise their clients' own classes
             # The message is committed; the servers find it when they next look at the database.
             logger.warning("[%s] The channel layer didn't take an event: %s", hints[0].schema_name, error)
-
-
-async def _send(layer: object, hints: Sequence[Hint]) -> None:
-    async with asyncio.timeout(PUBLISH_TIMEOUT):
-        for hint in hints:
-            await layer.group_send(hint.group, hint.to_message(""))  # type: ignore[attr-defined]

@@ -5,19 +5,20 @@ from __future__ import annotations
 from .conversations import list_conversations, room_positions
 from .history import room_history
 from .members import list_members, mentioned_members, online_contacts
-from .messages import message_by_id
+from .messages import message_by_id, messages_by_id
 from .notifications import list_notifications
 from .revisions import list_revisions, was_written_as
-from .rooms import access_membership, access_room, active_room_ids
-from .timeline import Changes, Heads, read_changes, read_heads
+from .rooms import access_membership, access_quietness, access_room, quiet_room_ids
+from .timeline import Asked, Changes, Heads, read_changes, read_heads
 from .users import find_users, user_ref, username_field
 
 __all__ = [
+    "Asked",
     "Changes",
     "Heads",
     "access_membership",
+    "access_quietness",
     "access_room",
-    "active_room_ids",
     "find_users",
     "list_conversations",
     "list_members",
@@ -25,7 +26,9 @@ __all__ = [
     "list_revisions",
     "mentioned_members",
     "message_by_id",
+    "messages_by_id",
     "online_contacts",
+    "quiet_room_ids",
     "read_changes",
     "read_heads",
     "room_history",

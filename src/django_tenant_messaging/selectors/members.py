@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth import get_user_model
@@ -13,7 +14,7 @@ from .rooms import access_room
 from .users import user_ref, username_field
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from django.contrib.auth.models import AbstractBaseUser
 
@@ -55,13 +56,20 @@ def online_contacts(user: AbstractBaseUser) -> list[UserRef]:
     return [user_ref(found) for found in users.only(username_field()).order_by("pk")[:MAX_CONTACTS]]
 
 
-def mentioned_members(room_id: int, names: Collection[str]) -> list[tuple[Any, UserRef]]:
-    """Return key and reference of the room's members whose username is one of ``names``, in any case; one query."""
+def mentioned_members(names: Mapping[int, Collection[str]]) -> dict[int, list[tuple[Any, UserRef]]]:
+    """Return by room id key and reference of the members whose username is one of the room's names, in any case; one
+    query.
+    """
     field = f"user__{username_field()}"
-    members = (
-        Membership.objects.filter(ACTIVE, room_id=room_id)
+    folded = {room_id: {name.lower() for name in of_room} for room_id, of_room in names.items()}
+    rows = (
+        Membership.objects.filter(ACTIVE, room_id__in=folded)
         .annotate(folded=Lower(field))
-        .filter(folded__in={name.lower() for name in names})
-        .values_list("user_id", field)
+        .filter(folded__in=set().union(*folded.values()))
+        .values_list("room_id", "user_id", field, "folded")
     )
-    return [(key, UserRef(id=str(key), username=name)) for key, name in members]
+    members: dict[int, list[tuple[Any, UserRef]]] = defaultdict(list)
+    for room_id, key, name, lowered in rows:
+        if lowered in folded[room_id]:
+            members[room_id].append((key, UserRef(id=str(key), username=name)))
+    return members

@@ -10,7 +10,7 @@ from ..types import MessageData, ReplyRef, UserRef
 from .users import user_ref, username_field
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from django.db.models import QuerySet
 
@@ -74,4 +74,11 @@ def _mentions(message_ids: Iterable[int]) -> defaultdict[int, list[UserRef]]:
 
 def message_by_id(message_id: int) -> MessageData:
     """Return a message by its id; two queries. No right is checked: for the code that has just written it."""
-    return load_messages(Message.objects.filter(pk=message_id))[0]
+    return messages_by_id([message_id])[message_id]
+
+
+def messages_by_id(message_ids: Collection[int]) -> dict[int, MessageData]:
+    """Return messages by their ids; two queries, none for no ids. No right is checked."""
+    if not message_ids:
+        return {}
+    return {message.id: message for message in load_messages(Message.objects.filter(pk__in=message_ids))}

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import OuterRef, QuerySet, Subquery
+from django.db.models import BooleanField, Exists, ExpressionWrapper, OuterRef, QuerySet, Subquery
 from django.utils.translation import gettext
 
+from ..conf import messaging_settings
 from ..exceptions import NotFound
 from ..models import ChatRoom, Membership
 from ..models.memberships import ACTIVE
@@ -12,6 +14,8 @@ from ..types import RoomPosition, UserRef
 from .users import username_field
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from django.contrib.auth.models import AbstractBaseUser
 
 MAX_ID = 2**63 - 1
@@ -74,6 +78,32 @@ def other_of(membership: Any) -> UserRef | None:
     return UserRef(id=str(membership.other_id), username=membership.other_name)
 
 
-def active_room_ids(user: AbstractBaseUser) -> list[int]:
-    """Return the ids of the rooms that the user is in."""
-    return list(Membership.objects.filter(ACTIVE, user_id=user.pk).values_list("room_id", flat=True))
+def quiet_room_ids(user_keys: Collection[Any]) -> dict[Any, list[int]]:
+    """Return by user key the rooms in which others are told when the user comes, goes or types: those with at most
+    ``EPHEMERAL_ROOM_LIMIT`` members; one query.
+    """
+    rows = Membership.objects.filter(ACTIVE, _is_quiet(), user_id__in=user_keys).values_list("user_id", "room_id")
+    rooms: defaultdict[Any, list[int]] = defaultdict(list)
+    for key, room_id in rows:
+        rooms[key].append(room_id)
+    return rooms
+
+
+def access_quietness(user: AbstractBaseUser, room_id: int) -> bool:
+    """Say whether a room of the user has at most ``EPHEMERAL_ROOM_LIMIT`` members; one query.
+
+    Raises ``NotFound`` unless the user is a member now.
+    """
+    if 0 < room_id <= MAX_ID:
+        mine = Membership.objects.filter(ACTIVE, user_id=user.pk, room_id=room_id)
+        is_quiet = mine.annotate(is_quiet=ExpressionWrapper(_is_quiet(), BooleanField())).values_list("is_quiet")
+        for (found,) in is_quiet:
+            return bool(found)
+    raise NotFound("There is no such room, or you are not a member of it.", room=room_id)
+
+
+def _is_quiet() -> Any:
+    # Counts no further than the limit, however many members there are.
+    limit = messaging_settings.EPHEMERAL_ROOM_LIMIT
+    others = Membership.objects.filter(ACTIVE, room_id=OuterRef("room_id")).order_by("pk")
+    return ~Exists(others[limit : limit + 1])

@@ -16,7 +16,7 @@ from .messages import load_messages
 from .users import user_ref, username_field
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from ..types import UserRef
 
@@ -35,11 +35,19 @@ class Changes:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """The rooms and users of a tenant that somebody follows."""
+
+    room_ids: Collection[int]
+    user_keys: Collection[Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Heads:
     """The heads of rooms, and which of the asked users (by id) joined which room within the last minute."""
 
     seqs: dict[int, int]
-    joins: frozenset[tuple[str, int]]
+    joins: set[tuple[str, int]]
 
 
 def read_changes(room_id: int, *, after: int, limit: int) -> Changes:
@@ -87,19 +95,30 @@ def _chained(events: dict[int, TimelineEvent], after: int) -> Iterator[TimelineE
         after = seq
 
 
-def read_heads(room_ids: Collection[int], user_keys: Collection[Any]) -> Heads:
-    """Return the heads of rooms, and who of some users joined any room of late; one statement for a whole process."""
+def read_heads(asked: Mapping[str, Asked]) -> dict[str, Heads]:
+    """Return by schema the heads of rooms, and who of some users joined any room of late; one statement for all
+    tenants together.
+    """
+    connection = connections[TENANT_DATABASE]
+    quote = connection.ops.quote_name
     counter, member = RoomCounter._meta.db_table, Membership._meta.db_table
-    key_type = get_user_model()._meta.pk.rel_db_type(connections[TENANT_DATABASE])
-    with connections[TENANT_DATABASE].cursor() as cursor:
-        cursor.execute(
-            f"SELECT room_id, last_seq, NULL FROM {counter} WHERE room_id = ANY(%s::bigint[])"
-            f" UNION ALL SELECT room_id, NULL, user_id::text FROM {member}"
-            f" WHERE joined_at > clock_timestamp() - make_interval(secs => %s) AND user_id = ANY(%s::{key_type}[])",
-            [list(room_ids), RECENT_JOIN_SECONDS, list(user_keys)],
+    key_type = get_user_model()._meta.pk.rel_db_type(connection)
+    parts: list[str] = []
+    parameters: list[Any] = []
+    for number, (schema_name, of_tenant) in enumerate(asked.items()):
+        schema = quote(schema_name)
+        parts.append(
+            f"SELECT {number}, room_id, last_seq, NULL FROM {schema}.{counter} WHERE room_id = ANY(%s::bigint[])"
+            f" UNION ALL SELECT {number}, room_id, NULL, user_id::text FROM {schema}.{member}"
+            f" WHERE joined_at > clock_timestamp() - make_interval(secs => %s) AND user_id = ANY(%s::{key_type}[])"
         )
-        rows = cursor.fetchall()
-    return Heads(
-        seqs={room_id: seq for room_id, seq, user_id in rows if user_id is None},
-        joins=frozenset((user_id, room_id) for room_id, _, user_id in rows if user_id is not None),
-    )
+        parameters += [list(of_tenant.room_ids), RECENT_JOIN_SECONDS, list(of_tenant.user_keys)]
+    heads = [Heads({}, set()) for _ in asked]
+    with connection.cursor() as cursor:
+        cursor.execute(" UNION ALL ".join(parts), parameters)
+        for number, room_id, seq, user_id in cursor.fetchall():
+            if user_id is None:
+                heads[number].seqs[room_id] = seq
+            else:
+                heads[number].joins.add((user_id, room_id))
+    return dict(zip(asked, heads, strict=True))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from .context import activated, current_schema, is_public_schema, public_schema
 from .database import TENANT_DATABASE, app_is_shared, app_is_tenants, users_are_shared
 from .executor import close_executor, run_in_tenant
-from .gate import connect_creation, readiness_of, readiness_of_all, require_ready
+from .gate import connect_creation, forget_readiness, readiness_of, readiness_of_all, require_ready, schema_unready
 from .hosts import Tenant, handshake_request, origin_allowed, resolve_tenant
 from .names import group_name
-from .sessions import bind_session, session_belongs_here
+from .sessions import bind_session, session_belongs_here, session_hash
 
 __all__ = [
     "TENANT_DATABASE",
@@ -20,6 +20,7 @@ __all__ = [
     "close_executor",
     "connect_creation",
     "current_schema",
+    "forget_readiness",
     "group_name",
     "handshake_request",
     "is_public_schema",
@@ -30,6 +31,8 @@ __all__ = [
     "require_ready",
     "resolve_tenant",
     "run_in_tenant",
+    "schema_unready",
     "session_belongs_here",
+    "session_hash",
     "users_are_shared",
 ]

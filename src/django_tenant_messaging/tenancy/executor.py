@@ -10,63 +10,52 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from django.db import InterfaceError, OperationalError, ProgrammingError, connections
+from django.db import InterfaceError, OperationalError, ProgrammingError
 
 from ..conf import messaging_settings
 from ..exceptions import TenantNotReady, Unavailable
 from .context import activated
-from .database import TENANT_DATABASE
+from .fairness import FairThreads, QueueFull
 from .gate import hindrance_after, require_ready
+from .thread_connections import ThreadConnections
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from django.db.backends.base.base import BaseDatabaseWrapper
+    from concurrent.futures import Future
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-IDLE_CHECK_AFTER = 1.0
-"""Seconds of idleness after which a kept connection is probed before it is used again."""
-
-_thread = threading.local()
-
 
 class _Threads:
-    """The process's executor, made when it is first needed."""
+    """The process's threads and their connections, made when they are first needed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._executor: ThreadPoolExecutor | None = None
-        self._kept: set[BaseDatabaseWrapper] = set()
+        self._threads: FairThreads | None = None
+        self._connections = ThreadConnections()
 
-    def get(self) -> ThreadPoolExecutor:
+    def submit(self, schema_name: str, context: contextvars.Context, work: Callable[[], R]) -> Future[R]:
         with self._lock:
-            if self._executor is None:
-                size = messaging_settings.DATABASE_THREADS
-                self._kept = set()
-                self._executor = ThreadPoolExecutor(
-                    size,
-                    thread_name_prefix="tenant-messaging",
-                    initializer=partial(setattr, _thread, "kept", self._kept),
+            if self._threads is None:
+                self._connections = ThreadConnections()
+                self._threads = FairThreads(
+                    messaging_settings.DATABASE_THREADS, most_waiting=messaging_settings.DATABASE_QUEUE_LIMIT
                 )
-            return self._executor
+            call = partial(context.run, _run, self._connections, schema_name, work)
+            return self._threads.submit(schema_name, call)
 
     def close(self) -> None:
         with self._lock:
-            executor, self._executor, kept = self._executor, None, self._kept
-        if executor is not None:
+            threads, self._threads = self._threads, None
+            kept = self._connections
+        if threads is not None:
             # With the database gone, whatever waits would take its connection timeout, one after the other.
-            executor.shutdown(wait=True, cancel_futures=True)
-            for connection in kept:
-                # Its thread has ended, so nobody else uses it.
-                connection.inc_thread_sharing()
-                connection.close()
+            threads.close()
+            kept.close()
 
 
 _threads = _Threads()
@@ -80,22 +69,24 @@ def close_executor() -> None:
 async def run_in_tenant(schema_name: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Run a synchronous function in a tenant's schema, in a worker thread, and return its result.
 
-    A cancelled caller doesn't stop the function: what it commits stays committed. Raises
-    :class:`~django_tenant_messaging.exceptions.Unavailable` when the database connection failed, and
+    A tenant has at most as many threads as it leaves free to the others, so half of them when it is alone; its calls
+    start in the order in which they were made. Statements, locks and idle transactions have the timeouts of the
+    settings. A cancelled caller doesn't stop the function: what it commits stays committed.
+
+    Raises :class:`~django_tenant_messaging.exceptions.Unavailable` when the database didn't answer in time, or
+    when ``DATABASE_QUEUE_LIMIT`` calls of the tenant wait already, and
     :class:`~django_tenant_messaging.exceptions.TenantNotReady` for a schema that isn't fully migrated, also when
     that shows only in the function's own queries.
     """
-    work = partial(function, *args, **kwargs)
-    context = contextvars.copy_context()
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_threads.get(), context.run, _run, schema_name, work)
+    try:
+        outcome = _threads.submit(schema_name, contextvars.copy_context(), partial(function, *args, **kwargs))
+    except QueueFull:
+        raise Unavailable("Too much is waiting for the database; try again.") from None
+    return await asyncio.wrap_future(outcome)
 
 
-def _run(schema_name: str, work: Callable[[], R]) -> R:
-    connection = connections[TENANT_DATABASE]
-    is_idle = connection.connection is not None and time.monotonic() - _thread.idle_since > IDLE_CHECK_AFTER
-    if is_idle and not connection.is_usable():
-        connection.close()
+def _run(kept: ThreadConnections, schema_name: str, work: Callable[[], R]) -> R:
+    kept.ensure()
     try:
         require_ready(schema_name)
         with activated(schema_name):
@@ -106,21 +97,6 @@ def _run(schema_name: str, work: Callable[[], R]) -> R:
             raise
         raise TenantNotReady(found) from error
     except (OperationalError, InterfaceError) as error:
-        connection.close()
         raise Unavailable("The database did not answer; try again.") from error
     finally:
-        _give_back_connections()
-        _thread.idle_since = time.monotonic()
-
-
-def _give_back_connections() -> None:
-    """Return connections to Django's pool; without one, keep the tenants' connection for the thread's next work.
-
-    The number of threads bounds the kept ones, which ``CONN_MAX_AGE`` can't do under ASGI.
-    """
-    for connection in connections.all(initialized_only=True):
-        keep = connection.alias == TENANT_DATABASE and not connection.settings_dict["OPTIONS"].get("pool")
-        if not keep or connection.errors_occurred or connection.in_atomic_block:
-            connection.close()
-        else:
-            _thread.kept.add(connection)
+        kept.tidy()

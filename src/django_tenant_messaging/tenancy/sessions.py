@@ -6,6 +6,7 @@ be shared by them (cache, signed cookies, a parent-domain cookie). Then Django's
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 from .context import current_schema
@@ -21,6 +22,11 @@ SESSION_KEY = "_tenant_messaging_tenant"
 def bind_session(session: MutableMapping[str, Any]) -> None:
     """Remember in a session that its login happened in the current tenant."""
     session[SESSION_KEY] = tenant_hash(current_schema())
+
+
+def session_hash(session_key: str) -> str:
+    """Return what stands for a session where its key, which is a secret, must not appear."""
+    return hashlib.sha256(session_key.encode()).hexdigest()[:32]
 
 
 def session_belongs_here(session: Mapping[str, Any], schema_name: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .creation import connect_creation
+from .creation import connect_creation, schema_unready
 from .inspection import inspect_schema, inspect_schemas
 from .requirements import requirements_of, state_models
 from .schemas import kind_of, schema_kinds
@@ -10,6 +10,7 @@ from .verdicts import (
     BYPASS_VARIABLE,
     check_is_bypassed,
     facts,
+    forget_readiness,
     hindrance,
     hindrance_after,
     known_to_be_ready,
@@ -24,6 +25,7 @@ __all__ = [
     "check_is_bypassed",
     "connect_creation",
     "facts",
+    "forget_readiness",
     "hindrance",
     "hindrance_after",
     "inspect_schema",
@@ -35,6 +37,7 @@ __all__ = [
     "require_ready",
     "requirements_of",
     "schema_kinds",
+    "schema_unready",
     "state_models",
     "verdicts",
 ]

@@ -18,6 +18,7 @@ from django.apps import apps
 from django.db import connections, transaction
 from django.db.models import Model
 from django.db.models.signals import post_delete, post_save, pre_save
+from django.dispatch import Signal
 from django_tenants.utils import (
     get_creation_fakes_migrations,
     get_tenant_model,
@@ -36,13 +37,16 @@ from .inspection import inspect_schema
 from .migrating import migration_lock, run_migrations
 from .schemas import kind_of
 from .sites import connect_sites, name_site
-from .verdicts import facts, verdicts
+from .verdicts import facts, readiness_of, verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
 logger = logging.getLogger(__name__)
+
+schema_unready = Signal()
+"""A schema can't be served any more, by what this process did to it. Arguments: ``schema_name``."""
 
 DISPATCH_UID = "tenant_messaging_creation"
 NOTE = "_messaging_schema_note"
@@ -72,7 +76,7 @@ def connect_creation() -> None:
             post_save.connect(complete_tenant, sender=model, dispatch_uid=DISPATCH_UID)
             post_delete.connect(forget_tenant, sender=model, dispatch_uid=DISPATCH_UID)
     schema_pre_migration.connect(forget_schema, dispatch_uid=DISPATCH_UID)
-    schema_migrated.connect(forget_schema, dispatch_uid=DISPATCH_UID)
+    schema_migrated.connect(look_again, dispatch_uid=DISPATCH_UID)
     _keep_existing_schemas(tenant_model)
     connect_sites()
 
@@ -104,11 +108,19 @@ def complete_tenant(instance: Any, created: bool, raw: bool = False, **_kwargs: 
 def forget_tenant(instance: Any, **_kwargs: Any) -> None:
     """Believe nothing of the schema of a tenant that was deleted."""
     verdicts.forget(instance.schema_name)
+    schema_unready.send_robust(None, schema_name=instance.schema_name)
 
 
 def forget_schema(schema_name: str, **_kwargs: Any) -> None:
-    """Believe nothing of a schema that this process migrates or has migrated."""
+    """Believe nothing of a schema that this process is about to migrate."""
     verdicts.forget(schema_name)
+
+
+def look_again(schema_name: str, **_kwargs: Any) -> None:
+    """Believe nothing of a schema that this process has migrated, and tell when it can't be served now."""
+    verdicts.forget(schema_name)
+    if not readiness_of(schema_name).is_ready:
+        schema_unready.send_robust(None, schema_name=schema_name)
 
 
 def _make_schema(tenant: Any, note: _Note, *, row_is_new: bool) -> bool:

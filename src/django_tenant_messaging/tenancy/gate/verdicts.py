@@ -219,6 +219,11 @@ def readiness_of_all() -> Mapping[str, Readiness]:
     return verdicts.of_all()
 
 
+def forget_readiness(schema_name: str) -> None:
+    """Look at a schema again before anything else is served from it."""
+    verdicts.forget(schema_name)
+
+
 def hindrance(schema_name: str) -> Readiness | None:
     """Return what forbids to serve a tenant, if anything does: its own schema, or the shared one that it relies on."""
     if check_is_bypassed():

@@ -97,13 +97,16 @@ export class Link {
   /** @param {unknown} data */
   receive(data) {
     this.listen();
-    const frame = parse(data);
-    if (frame === null) {
+    const frames = parse(data);
+    if (frames.length === 0) {
       this.end();
-    } else if (frame.type === "ok" || frame.type === "error") {
-      this.settle(frame);
-    } else {
-      this.onFrame(frame);
+    }
+    for (const frame of frames) {
+      if (frame.type === "ok" || frame.type === "error") {
+        this.settle(frame);
+      } else if (!this.ended) {
+        this.onFrame(frame);
+      }
     }
   }
 
@@ -130,13 +133,13 @@ export class Link {
 
 /**
  * @param {unknown} data
- * @returns {Frame | null} `null` for what no server of this protocol sends, such as a captive portal's page.
+ * @returns {Frame[]} Empty for what no server of this protocol sends, such as a captive portal's page.
  */
 function parse(data) {
   try {
-    const frame = JSON.parse(String(data));
-    return typeof frame?.type === "string" ? frame : null;
+    const frames = [JSON.parse(String(data))].flat();
+    return frames.every((frame) => typeof frame?.type === "string") ? frames : [];
   } catch {
-    return null;
+    return [];
   }
 }

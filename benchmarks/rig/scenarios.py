@@ -1,0 +1,264 @@
+"""What is measured, each against one contender at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from benchmarks.rig.contenders import Plan, Tenant
+from benchmarks.rig.loads import Burst, Open
+from benchmarks.rig.stage import staged
+
+if TYPE_CHECKING:
+    from benchmarks.rig.contenders import Contender, Services
+    from benchmarks.rig.stage import Figures, Stage
+
+KIB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How long and how large a run is. Durations in seconds."""
+
+    probe: float
+    """Each try of a number of messages under way."""
+    load: float
+    """Each measurement."""
+    idle: float
+    """Longer than a heartbeat's interval, so that one of those is in it."""
+    burst: int
+    sockets: int
+    many_sockets: int
+    tenants: tuple[int, ...]
+    stored: tuple[int, ...]
+    rounds: int
+
+
+FULL = Size(
+    probe=1.5,
+    load=5,
+    idle=26,
+    burst=1_000,
+    sockets=2_000,
+    many_sockets=10_000,
+    tenants=(1, 10, 100, 1_000),
+    stored=(1_000, 10_000, 100_000, 1_000_000),
+    rounds=3,
+)
+QUICK = Size(
+    probe=0.5,
+    load=1,
+    idle=2,
+    burst=100,
+    sockets=100,
+    many_sockets=0,
+    tenants=(1, 10),
+    stored=(1_000, 10_000),
+    rounds=1,
+)
+
+
+class Scenario(Protocol):
+    """A measurement."""
+
+    @property
+    def name(self) -> str:
+        """Its letter."""
+
+    @property
+    def title(self) -> str:
+        """What it shows."""
+
+    def wants(self, contender: Contender) -> bool:
+        """Whether the contender is measured."""
+
+    def run(self, contender: Contender, services: Services, size: Size) -> Figures:
+        """Measure a contender."""
+
+
+class LargeRoom:
+    """A: one room of 200, of whom ten write."""
+
+    name = "A"
+    title = "one room of 200 members, 10 of them send"
+    members, writers = 200, 10
+    in_flight = (1, 2, 4, 8, 16)
+
+    def wants(self, contender: Contender) -> bool:  # noqa: ARG002 - all
+        """All."""
+        return True
+
+    def run(self, contender: Contender, services: Services, size: Size) -> Figures:
+        """Find the top rate, then time deliveries at half of it."""
+        plan = Plan.of_one(self.members, [list(range(self.members))])
+        with staged(contender, services, plan) as stage:
+            room = stage.server.rooms[0][0]
+            senders = tuple((client, room) for client in range(0, self.members, self.members // self.writers))
+            in_flight, top = stage.top(
+                senders,
+                self.in_flight,
+                probe=size.probe,
+                seconds=size.load,
+                rate=lambda outcome: outcome.deliveries_per_second,
+            )
+            half = stage.measure(Open(senders, top.outcome.messages_per_second / 2, size.load))
+            return {"in_flight": in_flight, "top": top.figures(), "half": half.figures()}
+
+
+class SmallRooms:
+    """B: 200 rooms of two, all of whom write."""
+
+    name = "B"
+    title = "200 rooms of two members, all of them send"
+    rooms = 200
+    in_flight = (1, 2, 4)
+
+    def wants(self, contender: Contender) -> bool:  # noqa: ARG002 - all
+        """All."""
+        return True
+
+    def run(self, contender: Contender, services: Services, size: Size) -> Figures:
+        """Find the top rate."""
+        plan = Plan.of_one(2 * self.rooms, [[2 * room, 2 * room + 1] for room in range(self.rooms)])
+        with staged(contender, services, plan) as stage:
+            senders = [(client, stage.server.rooms[0][client // 2]) for client in range(2 * self.rooms)]
+            in_flight, top = stage.top(
+                senders,
+                self.in_flight,
+                probe=size.probe,
+                seconds=size.load,
+                rate=lambda outcome: outcome.messages_per_second,
+            )
+            return {"in_flight": in_flight, "top": top.figures()}
+
+
+class BurstOfMessages:
+    """C: a thousand messages at once."""
+
+    name = "C"
+    title = "a burst into a room of 50 members"
+    members, writers = 50, 10
+
+    def wants(self, contender: Contender) -> bool:  # noqa: ARG002 - all
+        """All."""
+        return True
+
+    def run(self, contender: Contender, services: Services, size: Size) -> Figures:
+        """Send them and wait until nothing more comes."""
+        plan = Plan.of_one(self.members, [list(range(self.members))])
+        with staged(contender, services, plan) as stage:
+            room = stage.server.rooms[0][0]
+            senders = tuple((client, room) for client in range(self.writers))
+            # What is loaded at the first message of all isn't part of a burst.
+            stage.measure(Burst(senders, self.writers))
+            burst = stage.measure(Burst(senders, size.burst))
+            return {"messages": size.burst, "burst": burst.figures()}
+
+
+class IdleSockets:
+    """D: sockets on which nothing happens."""
+
+    name = "D"
+    title = "idle sockets, in rooms of 20 members"
+    members = 20
+    warm_up = 40
+    """Sockets that are there before memory is measured: the first ones load what all use."""
+    settle = 3.0
+
+    def wants(self, contender: Contender) -> bool:
+        """Those that differ in what a socket costs."""
+        return contender.name in {"limit", "tutorial-daphne-core", "tutorial-uvicorn-pubsub", "ours"}
+
+    def run(self, contender: Contender, services: Services, size: Size) -> Figures:
+        """Connect, and let them be."""
+        figures = self._hold(contender, services, size.sockets, size.idle)
+        if contender.name == "ours" and size.many_sockets:
+            figures["many"] = self._hold(contender, services, size.many_sockets, self.settle)
+        return figures
+
+    def _hold(self, contender: Contender, services: Services, sockets: int, idle: float) -> Figures:
+        users = self.warm_up + sockets
+        rooms = [list(range(first, min(first + self.members, users))) for first in range(0, users, self.members)]
+        with staged(contender, services, Plan.of_one(users, rooms), is_full=False) as stage:
+            clients = stage.server.clients
+            stage.conductor.connect(clients[: self.warm_up])
+            stage.rest(self.settle)
+            before = stage.server.memory()
+            seconds = stage.conductor.connect(clients[self.warm_up :])
+            stage.rest(self.settle)
+            used = stage.server.memory() - before
+            return {
+                "sockets": sockets,
+                "kib_per_socket": round(used / sockets / KIB, 1),
+                "connects_per_second": round(sockets / seconds, 1),
+                "idle_cpu": stage.rest(idle),
+            }
+
+
+class Flatness:
+    """E: whether a message costs the same however many tenants, and however many messages, there are."""
+
+    name = "E"
+    title = "the cost of a message with more tenants and with more stored messages"
+    rate = 150
+    members, writers = 10, 2
+
+    def wants(self, contender: Contender) -> bool:
+        """Ours alone: the others aren't asked to scale."""
+        return contender.name == "ours"
+
+    def run(self, contender: Contender, services: Services, size: Size) -> Figures:
+        """Measure both."""
+        return {
+            "tenants": {str(number): self._among(number, contender, services, size) for number in size.tenants},
+            "stored": self._after(contender, services, size),
+        }
+
+    def _among(self, number: int, contender: Contender, services: Services, size: Size) -> Figures:
+        """The cost in so many tenants: always as many rooms and sockets, spread over them."""
+        rooms = max(size.tenants) // number
+        pairs = tuple((2 * room, 2 * room + 1) for room in range(rooms))
+        plan = Plan(tuple(Tenant(2 * rooms, pairs) for _ in range(number)))
+        with staged(contender, services, plan) as stage:
+            senders = [
+                (2 * (tenant * rooms + place), room)
+                for tenant, ids in enumerate(stage.server.rooms)
+                for place, room in enumerate(ids)
+            ]
+            stage.measure(Open(tuple(senders), self.rate, size.probe))
+            idle = stage.rest(size.load)
+            return {**self._cost(stage, senders, size.load), "idle_cpu": idle}
+
+    def _after(self, contender: Contender, services: Services, size: Size) -> Figures:
+        """The cost in rooms that hold so many messages, measured in turn, so that a busy machine hits all alike."""
+        everybody = (tuple(range(self.members)),)
+        plan = Plan(tuple(Tenant(self.members, everybody, stored) for stored in size.stored))
+        with staged(contender, services, plan) as stage:
+            found: dict[int, list[Figures]] = {stored: [] for stored in size.stored}
+            for turn in range(size.rounds + 1):
+                for tenant, stored in enumerate(size.stored):
+                    room = stage.server.rooms[tenant][0]
+                    senders = [(tenant * self.members + writer, room) for writer in range(self.writers)]
+                    cost = self._cost(stage, senders, size.load if turn else size.probe)
+                    # The first turn fills caches and is left out.
+                    found[stored] += [cost] if turn else []
+            return {str(stored): _median(costs) for stored, costs in found.items()}
+
+    def _cost(self, stage: Stage, senders: list[tuple[int, int]], seconds: float) -> Figures:
+        measured = stage.measure(Open(tuple(senders), self.rate, seconds))
+        each = measured.per(measured.outcome.acknowledged)
+        return {
+            "cpu_us_per_message": {**each, "all": round(sum(each.values()), 1)},
+            "faults": measured.outcome.faults,
+            "refused": measured.outcome.refused,
+            "uncommitted": measured.uncommitted,
+            "latencies": measured.outcome.latencies,
+        }
+
+
+def _median(costs: list[Figures]) -> Figures:
+    """The round in the middle."""
+    return sorted(costs, key=lambda cost: cost["cpu_us_per_message"]["all"])[(len(costs) - 1) // 2]
+
+
+SCENARIOS: tuple[Scenario, ...] = (LargeRoom(), SmallRooms(), BurstOfMessages(), IdleSockets(), Flatness())

@@ -1,0 +1,5 @@
+"""The chat has no pages."""
+
+from __future__ import annotations
+
+urlpatterns: list[object] = []

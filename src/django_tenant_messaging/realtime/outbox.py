@@ -1,0 +1,210 @@
+"""What is on its way to one client."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..conf import messaging_settings
+
+if TYPE_CHECKING:
+    from .close_codes import CloseCode
+
+AsgiSend = Callable[[dict[str, Any]], Awaitable[None]]
+
+JOINED_FRAMES = 64
+JOINED_CHARACTERS = 65_536
+
+
+class Waiting(NamedTuple):
+    """A text that waits to be written; ``room_id`` is 0 for what isn't part of a timeline."""
+
+    text: str
+    room_id: int
+    after: int
+
+
+class Outbox:
+    """Writes to a client without ever making anybody else wait.
+
+    As long as the server takes what it is given, a text is written in the very call that brings it. When it doesn't,
+    because the client reads slowly, a task takes over, and what comes until it is through waits in a bounded queue.
+    Texts that waited are joined: see :func:`joined`.
+    """
+
+    __slots__ = (
+        "_close_code",
+        "_has_room",
+        "_max_characters",
+        "_max_texts",
+        "_on_end",
+        "_queue",
+        "_queued_characters",
+        "_send",
+        "is_broken",
+        "writer",
+        "writing_since",
+    )
+
+    def __init__(self, send: AsgiSend, on_end: Callable[[], None]) -> None:
+        self._send = send
+        self._on_end = on_end
+        self._queue: deque[Waiting] = deque()
+        self._queued_characters = 0
+        self._has_room: asyncio.Event | None = None
+        self._close_code: CloseCode | None = None
+        # Asked at every delivery: looking the settings up each time took a quarter of the loop's time.
+        self._max_texts = messaging_settings.SOCKET_QUEUE_EVENTS
+        self._max_characters = messaging_settings.SOCKET_QUEUE_BYTES
+        self.writer: asyncio.Task[None] | None = None
+        """Runs while the client makes the server wait."""
+        self.writing_since = 0.0
+        self.is_broken = False
+        """Whether the server refused a write: the client is gone."""
+
+    def put(self, text: str, room_id: int = 0, after: int = 0) -> None:
+        """Write a text, or queue it behind what waits, however much that is."""
+        if self.writer is None:
+            if self._close_code is None and not self.is_broken:
+                self._write({"type": "websocket.send", "text": text})
+        else:
+            self._queue.append(Waiting(text, room_id, after))
+            self._queued_characters += len(text)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more waits than a client may be behind."""
+        return len(self._queue) >= self._max_texts or self._queued_characters >= self._max_characters
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so much waits that nothing should be added that may be left out."""
+        return len(self._queue) >= self._max_texts // 2
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the socket is being closed from this side."""
+        return self._close_code is not None
+
+    async def wait_for_room(self) -> None:
+        """Wait until the queue has room, or the socket is closed."""
+        while self.is_full and self._close_code is None and not self.is_broken:
+            if self._has_room is None:
+                self._has_room = asyncio.Event()
+            await self._has_room.wait()
+
+    def give_up_events(self) -> dict[int, int]:
+        """Drop the events of timelines that wait; return for each room from which position on they were dropped."""
+        positions: dict[int, int] = {}
+        kept: deque[Waiting] = deque()
+        for waiting in self._queue:
+            if waiting.room_id:
+                positions.setdefault(waiting.room_id, waiting.after)
+            else:
+                kept.append(waiting)
+        self._queue = kept
+        self._queued_characters = sum(len(waiting.text) for waiting in kept)
+        return positions
+
+    def close(self, code: CloseCode) -> None:
+        """Close the socket, leaving out what still waits."""
+        if self._close_code is None:
+            self._close_code = code
+            self._queue.clear()
+            self._tell_room()
+            if self.writer is None and not self.is_broken:
+                self._write(self._close_message())
+
+    def abandon(self) -> None:
+        """Give the client up: it takes nothing at all, not even a close."""
+        if self.writer is not None:
+            self.writer.cancel()
+        self._break()
+
+    def _close_message(self) -> dict[str, Any]:
+        return {"type": "websocket.close", "code": int(self._close_code or 0)}
+
+    def _write(self, message: dict[str, Any]) -> None:
+        steps = self._send(message).__await__()
+        try:
+            waited_for = next(steps)
+        except StopIteration:
+            if self._close_code is not None:
+                self._on_end()
+        except Exception:  # noqa: BLE001 - a client that vanished raises the server's own class
+            self._break()
+        else:
+            self.writing_since = time.monotonic()
+            self.writer = asyncio.get_running_loop().create_task(self._write_on(_Begun(steps, waited_for)))
+
+    async def _write_on(self, begun: Awaitable[None]) -> None:
+        try:
+            await begun
+            while self._queue:
+                text = self._take()
+                self._tell_room()
+                self.writing_since = time.monotonic()
+                await self._send({"type": "websocket.send", "text": text})
+            if self._close_code is not None:
+                await self._send(self._close_message())
+                self._on_end()
+        except Exception:  # noqa: BLE001 - a client that vanished raises the server's own class
+            self._break()
+        finally:
+            self.writer = None
+
+    def _take(self) -> str:
+        texts: list[str] = []
+        characters = 0
+        while self._queue and len(texts) < JOINED_FRAMES and characters < JOINED_CHARACTERS:
+            text = self._queue.popleft().text
+            characters += len(text)
+            texts.append(text)
+        self._queued_characters -= characters
+        return joined(texts)
+
+    def _tell_room(self) -> None:
+        if self._has_room is not None:
+            self._has_room.set()
+            self._has_room = None
+
+    def _break(self) -> None:
+        self.is_broken = True
+        self._queue.clear()
+        self._queued_characters = 0
+        self._tell_room()
+        self._on_end()
+
+
+def joined(texts: list[str]) -> str:
+    """Return several frames as one text: a JSON array of them. Arrays of frames may be among the texts."""
+    if len(texts) == 1:
+        return texts[0]
+    return f"[{','.join(text[1:-1] if text[0] == '[' else text for text in texts)}]"
+
+
+class _Begun:
+    """The rest of an awaitable whose first step was taken outside of any task."""
+
+    __slots__ = ("_steps", "_waited_for")
+
+    def __init__(self, steps: Generator[Any, Any, None], waited_for: Any) -> None:
+        self._steps = steps
+        self._waited_for = waited_for
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        waited_for = self._waited_for
+        while True:
+            step = partial(self._steps.send, None)
+            try:
+                yield waited_for
+            except BaseException as error:  # noqa: BLE001 - it is handed on, a cancellation too
+                step = partial(self._steps.throw, error)
+            try:
+                waited_for = step()
+            except StopIteration:
+                return

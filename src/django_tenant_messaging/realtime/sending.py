@@ -1,0 +1,171 @@
+"""Sends on their way to the database: what comes while a commit runs goes into the next statement."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..actions import send_messages, send_messages_where_free
+from ..conf import messaging_settings
+from ..tenancy import run_in_tenant
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+    from ..actions import Draft
+    from ..types import SentMessage
+
+logger = logging.getLogger(__name__)
+
+MAX_BATCH = 100
+"""Most messages of one statement. Larger ones gain nothing: at 100 the commit is a hundredth of the cost."""
+MAX_BATCH_CHARACTERS = 1_000_000
+MAX_STATEMENTS = 2
+"""Most statements of one tenant that run at a time."""
+
+Answered = Callable[["SentMessage | Exception"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A draft, and what to do with its answer, which comes after the commit."""
+
+    draft: Draft
+    answered: Answered
+
+
+class Sends:
+    """The sends of a process: a lane for each tenant that has any on their way."""
+
+    def __init__(self, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+        self._spawn = spawn
+        self._lanes: dict[str, Lane] = {}
+        # Each waits in a thread of its own, of which there are few.
+        self._waiting_rooms = asyncio.Semaphore(max(1, messaging_settings.DATABASE_THREADS // 4))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is on its way."""
+        return not self._lanes
+
+    def submit(self, schema_name: str, draft: Draft, answered: Answered) -> None:
+        """Send a message; ``answered`` is called with what :func:`~..actions.send_message` returns or raises."""
+        lane = self._lanes.get(schema_name)
+        if lane is None:
+            lane = self._lanes[schema_name] = Lane(schema_name, self._spawn, self._waiting_rooms, self._lanes)
+        lane.submit(Request(draft, answered))
+
+
+class Lane:
+    """The sends of a tenant.
+
+    Up to ``MAX_STATEMENTS`` run at a time, so that the database writes while the next is prepared, but never two for
+    the same room: its messages are written in the order in which they came, and nobody waits for a lock of our own.
+    What comes meanwhile shares the next statement, a fair part of each room's. A room that somebody else keeps locked
+    gets a task of its own that waits for it.
+    """
+
+    def __init__(
+        self,
+        schema_name: str,
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        waiting_rooms: asyncio.Semaphore,
+        lanes: dict[str, Lane],
+    ) -> None:
+        self._schema_name = schema_name
+        self._spawn = spawn
+        self._waiting_rooms = waiting_rooms
+        self._lanes = lanes
+        self._pending: dict[int, deque[Request]] = {}
+        """What waits, by room."""
+        self._taken: dict[int, deque[Request]] = {}
+        """The same of rooms that something is being written to."""
+        self._statements = 0
+
+    def submit(self, request: Request) -> None:
+        """Send a message, with the next statement."""
+        room_id = request.draft.room_id
+        waiting = self._taken.get(room_id)
+        if waiting is None:
+            waiting = self._pending.setdefault(room_id, deque())
+        waiting.append(request)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        while self._pending and self._statements < MAX_STATEMENTS:
+            self._statements += 1
+            self._spawn(self._write(self._take()))
+        if not self._pending and not self._taken:
+            self._lanes.pop(self._schema_name, None)
+
+    def _take(self) -> list[Request]:
+        """Return what goes into the next statement, of each room in turn."""
+        batch: list[Request] = []
+        characters = 0
+        share = max(1, MAX_BATCH // len(self._pending))
+        while self._pending and len(batch) < MAX_BATCH and characters < MAX_BATCH_CHARACTERS:
+            room_id = next(iter(self._pending))
+            waiting = self._taken[room_id] = self._pending.pop(room_id)
+            for _ in range(min(share, len(waiting))):
+                request = waiting.popleft()
+                characters += len(request.draft.content)
+                batch.append(request)
+        return batch
+
+    async def _write(self, batch: list[Request]) -> None:
+        locked: dict[int, list[Request]] = {}
+        try:
+            answers = await _ask(self._schema_name, send_messages_where_free, batch)
+            for request, answer in zip(batch, answers, strict=True):
+                if answer is None:
+                    locked.setdefault(request.draft.room_id, []).append(request)
+                else:
+                    _answer(request, answer)
+        finally:
+            self._statements -= 1
+            for room_id in {request.draft.room_id for request in batch}:
+                if room_id in locked:
+                    self._taken[room_id].extendleft(reversed(locked[room_id]))
+                    self._spawn(self._write_locked(room_id))
+                else:
+                    self._release(room_id)
+            self._go_on()
+
+    async def _write_locked(self, room_id: int) -> None:
+        """Write to a room that somebody else has locked, waiting for it, until nothing is left to write."""
+        waiting = self._taken[room_id]
+        try:
+            async with self._waiting_rooms:
+                while waiting:
+                    batch = [waiting.popleft() for _ in range(min(MAX_BATCH, len(waiting)))]
+                    answers = await _ask(self._schema_name, send_messages, batch)
+                    for request, answer in zip(batch, answers, strict=True):
+                        _answer(request, answer)
+        finally:
+            self._release(room_id)
+            self._go_on()
+
+    def _release(self, room_id: int) -> None:
+        waiting = self._taken.pop(room_id)
+        if waiting:
+            self._pending[room_id] = waiting
+
+
+def _answer(request: Request, answer: SentMessage | Exception) -> None:
+    try:
+        request.answered(answer)
+    except Exception:
+        logger.exception("An answer to a send couldn't be given.")
+
+
+async def _ask(schema_name: str, send: Callable[[Sequence[Draft]], Any], batch: Sequence[Request]) -> Any:
+    """Return the answers to a batch; whatever kept all of it from being sent is the answer to each."""
+    try:
+        return await run_in_tenant(schema_name, partial(send, [request.draft for request in batch]))
+    except Exception as error:  # noqa: BLE001 - handed on to whoever is answered
+        return [error] * len(batch)

@@ -1,0 +1,114 @@
+"""Threads that many tenants share, and of which none can take all: a tenant whose work hangs keeps no other waiting."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, defaultdict, deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+R = TypeVar("R")
+
+
+class Job(NamedTuple):
+    """Work of a tenant, and where its outcome goes."""
+
+    tenant: str
+    call: Callable[[], Any]
+    outcome: Future[Any]
+
+    def run(self) -> None:
+        """Do the work, unless nobody waits for it any more."""
+        if not self.outcome.set_running_or_notify_cancel():
+            return
+        try:
+            result = self.call()
+        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits
+            self.outcome.set_exception(error)
+        else:
+            self.outcome.set_result(result)
+        finally:
+            # The error's traceback holds this frame, which would hold the error.
+            del self
+
+
+class QueueFull(Exception):
+    """So much work of one tenant waits that more is refused."""
+
+
+class FairThreads:
+    """Runs work of tenants in a fixed number of threads.
+
+    A tenant is given another thread as long as it has fewer than it leaves free: alone it gets half of them, rounded
+    up, a second one half of the rest, and so on. Work that has to wait is taken from the waiting tenants in turn, and
+    of one tenant in its order.
+    """
+
+    def __init__(self, size: int, *, most_waiting: int) -> None:
+        self._executor = ThreadPoolExecutor(size, thread_name_prefix="tenant-messaging")
+        self._most_waiting = most_waiting
+        self._lock = threading.Lock()
+        self._free = size
+        self._running: defaultdict[str, int] = defaultdict(int)
+        self._waiting: OrderedDict[str, deque[Job]] = OrderedDict()
+
+    def submit(self, tenant: str, call: Callable[[], R]) -> Future[R]:
+        """Have work done. Raises :class:`QueueFull` when ``most_waiting`` calls of the tenant wait already."""
+        outcome: Future[R] = Future()
+        with self._lock:
+            waiting = self._waiting.get(tenant, ())
+            if len(waiting) >= self._most_waiting:
+                raise QueueFull(tenant)
+            self._waiting.setdefault(tenant, deque()).append(Job(tenant, call, outcome))
+            job = self._next()
+            if job is not None:
+                self._executor.submit(self._work, [job])
+        return outcome
+
+    def close(self) -> None:
+        """Finish what runs, drop what waits, and end the threads."""
+        with self._lock:
+            dropped = [job for jobs in self._waiting.values() for job in jobs]
+            self._waiting.clear()
+        for job in dropped:
+            job.outcome.cancel()
+            job.outcome.set_running_or_notify_cancel()
+        self._executor.shutdown(wait=True)
+
+    def _work(self, jobs: list[Job]) -> None:
+        # Taken out of the list: the executor holds its arguments, and so the outcome, for as long as this runs.
+        job: Job | None = jobs.pop()
+        while job is not None:
+            job.run()
+            job = self._after(job)
+
+    def _after(self, done: Job) -> Job | None:
+        """Free the thread of what is done, and return what it goes on with; wake others for what may run besides."""
+        with self._lock:
+            self._free += 1
+            self._running[done.tenant] -= 1
+            if not self._running[done.tenant]:
+                del self._running[done.tenant]
+            following = self._next()
+            while following is not None and (another := self._next()) is not None:
+                self._executor.submit(self._work, [another])
+            return following
+
+    def _next(self) -> Job | None:
+        """Take the work whose turn it is, and count a thread as its own."""
+        if not self._free:
+            return None
+        # Who has no thread may have one, so this passes over no more tenants than there are threads.
+        for tenant, jobs in self._waiting.items():
+            if self._running.get(tenant, 0) < self._free:
+                job = jobs.popleft()
+                self._waiting.move_to_end(tenant)
+                if not jobs:
+                    del self._waiting[tenant]
+                self._free -= 1
+                self._running[tenant] += 1
+                return job
+        return None

@@ -1,0 +1,89 @@
+"""The database connections of the worker threads: one each, of their own, kept between calls, with timeouts.
+
+They don't come from Django's pool. There each call would have to set the timeouts and take them back, for the pages'
+sake, and a flood of frames would leave the pages without connections. The number of threads bounds them, which
+``CONN_MAX_AGE`` can't do under ASGI.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections
+from django.db.backends.signals import connection_created
+from django.dispatch import receiver
+
+from ..conf import messaging_settings
+from .database import TENANT_DATABASE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+IDLE_CHECK_AFTER = 1.0
+"""Seconds of idleness after which a connection is probed before it is used again."""
+
+_thread = threading.local()
+
+
+class ThreadConnections:
+    """The connections of a group of threads."""
+
+    def __init__(self) -> None:
+        self._made: list[Any] = []
+
+    def ensure(self) -> None:
+        """See to it that this thread has its own connection, and that it isn't known to be broken; before a call."""
+        if not hasattr(_thread, "own"):
+            _thread.own = connections[TENANT_DATABASE] = _like(connections[TENANT_DATABASE])
+            self._made.append(_thread.own)
+            return
+        is_idle = time.monotonic() - _thread.idle_since > IDLE_CHECK_AFTER
+        if is_idle and _thread.own.connection is not None and not _thread.own.is_usable():
+            _thread.own.close()
+
+    def tidy(self) -> None:
+        """Keep the thread's own connection if it works, and give back those of other databases; after a call."""
+        for connection in connections.all(initialized_only=True):
+            if connection is _thread.own and not connection.in_atomic_block:
+                connection.close_if_unusable_or_obsolete()
+            else:
+                connection.close()
+        _thread.idle_since = time.monotonic()
+
+    def close(self) -> None:
+        """Close all; the threads must have ended."""
+        for connection in self._made:
+            connection.inc_thread_sharing()
+            connection.close()
+
+
+def _like(hosts: Any) -> Any:
+    """Return a connection as the host set it up, but outside of the pool and without an end."""
+    options = {name: value for name, value in hosts.settings_dict["OPTIONS"].items() if name != "pool"}
+    return type(hosts)({**hosts.settings_dict, "OPTIONS": options, "CONN_MAX_AGE": None}, TENANT_DATABASE)
+
+
+@receiver(connection_created)
+def _set_timeouts(connection: Any, **_kwargs: Any) -> None:
+    """Bound what a call can wait for the database, once for each connection of a worker thread.
+
+    By a statement: PgBouncer refuses most parameters in the connection's start.
+    """
+    own: Any = getattr(_thread, "own", None)
+    if connection is own:
+        limits = [(name, f"{int(seconds * 1000)}ms") for name, seconds in _timeouts()]
+        if limits:
+            calls = ", ".join(["set_config(%s, %s, false)"] * len(limits))
+            connection.connection.execute(f"SELECT {calls}", [value for limit in limits for value in limit])
+
+
+def _timeouts() -> Iterator[tuple[str, float]]:
+    for name, seconds in (
+        ("statement_timeout", messaging_settings.STATEMENT_TIMEOUT),
+        ("lock_timeout", messaging_settings.LOCK_TIMEOUT),
+        ("idle_in_transaction_session_timeout", messaging_settings.IDLE_TRANSACTION_TIMEOUT),
+    ):
+        if seconds is not None:
+            yield name, seconds

@@ -1,0 +1,47 @@
+"""Judges a run by its history and the rows it left. Pure; it knows the promises and nothing of how they are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING
+
+from tests.chaos.checker.findings import Findings
+from tests.chaos.checker.receivers import check_receivers
+from tests.chaos.checker.timeline import Timeline
+from tests.chaos.checker.times import Times, check_times
+from tests.chaos.checker.writes import check_writes
+
+if TYPE_CHECKING:
+    from tests.chaos.checker.truth import Truth
+    from tests.chaos.history import History
+
+__all__ = ["Findings", "Judgement", "check"]
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What was found, and how long deliveries took."""
+
+    findings: Findings
+    times: Times
+
+
+def check(
+    history: History,
+    truth: Truth,
+    *,
+    latest: float = inf,
+    soon: float = inf,
+    signs: dict[str, frozenset[str]] | None = None,
+) -> Judgement:
+    """Find every broken promise of a run.
+
+    `latest` is how many seconds after its commit an entry must have reached whoever was connected, `soon` how many
+    after a fault's end what waited for it. `signs` says for each tenant who may be seen typing or reading.
+    """
+    findings = Findings()
+    timelines = {place: Timeline(place, room, history, findings) for place, room in truth.items()}
+    check_writes(history, truth, timelines, findings)
+    check_receivers(history, timelines, findings, signs=signs)
+    return Judgement(findings, check_times(history, timelines, findings, latest=latest, soon=soon))

@@ -1,0 +1,33 @@
+"""The rows of the database after a run, as far as promises speak of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.chaos.history import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A message."""
+
+    id: int
+    seq: int
+    changed_seq: int
+    client_id: str
+    sender: str | None
+    content: str
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RoomRows:
+    """A room: its head and its messages."""
+
+    head: int
+    rows: tuple[Row, ...]
+
+
+Truth = dict["Place", RoomRows]

@@ -1,0 +1,59 @@
+"""The way between clients and workers: late, cut, silent, or a byte at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from tests.chaos.nemeses.registry import nemesis
+
+if TYPE_CHECKING:
+    from tests.chaos.scene import Scene
+
+DELAY_SECONDS = 0.3
+LASTS_SECONDS = 10.0
+SLOW_LASTS_SECONDS = 25.0
+
+
+@nemesis("network-late", "300 ms of latency in each direction", touches="network")
+async def late(scene: Scene) -> None:
+    proxy = scene.stage.proxy
+    with scene.fault("network-late"):
+        proxy.delay = DELAY_SECONDS
+        await asyncio.sleep(LASTS_SECONDS)
+        proxy.delay = 0.0
+
+
+@nemesis("network-cut", "Half of the connections cut, six times", touches="network")
+async def cut(scene: Scene) -> None:
+    proxy = scene.stage.proxy
+    with scene.fault("network-cut"):
+        for _ in range(6):
+            scene.count("connections cut", proxy.cut(proxy.sample(0.5)))
+            await asyncio.sleep(1.0)
+
+
+@nemesis("network-half-open", "A third of the connections half-open: neither side is told", touches="network")
+async def half_open(scene: Scene) -> None:
+    proxy = scene.stage.proxy
+    with scene.fault("network-half-open", excuses=True):
+        chosen = proxy.sample(0.34)
+        for link in chosen:
+            link.is_frozen = True
+        await asyncio.sleep(2 * LASTS_SECONDS)
+        scene.count("connections half-open", proxy.cut(chosen))
+
+
+@nemesis("network-slow", "A fifth of the clients read one byte a second, of long messages", touches="network")
+async def slow(scene: Scene) -> None:
+    proxy, load = scene.stage.proxy, scene.load
+    usual = load.size
+    with scene.fault("network-slow", excuses=True):
+        load.size = 6_000
+        proxy.slow_share = 0.2
+        scene.count("connections cut", proxy.cut(proxy.sample(1.0)))
+        await asyncio.sleep(SLOW_LASTS_SECONDS)
+        proxy.slow_share = 0.0
+        load.size = usual
+        slow_ones = [link for link in proxy.links if link.is_slow]
+        scene.count("slow connections left", proxy.cut(slow_ones))

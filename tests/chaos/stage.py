@@ -1,0 +1,166 @@
+"""PostgreSQL, Redis, worker processes, a load balancer, and two tenants that are equal in all but what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import psycopg
+import redis
+
+from example.services import EmbeddedPostgres, LocalRedis
+from tests.chaos.proxy import Proxy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tests.harness.server import Server
+
+TENANTS = ("acme", "globex")
+DATABASE = "chaos"
+MAX_CONNECTIONS = 60
+SETTINGS = "tests.chaos.settings"
+
+
+class Stage:
+    """All that a run needs; an asynchronous context manager."""
+
+    def __init__(self, *, workers: int = 2, env: Mapping[str, str] | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="messaging_chaos_")).resolve()
+        self.postgres_port = _free_port()
+        self.postgres = EmbeddedPostgres(
+            self.folder / "postgres",
+            options={
+                "fsync": "off",
+                "full_page_writes": "off",
+                "max_locks_per_transaction": "256",
+                "listen_addresses": "127.0.0.1",
+                "port": str(self.postgres_port),
+                "max_connections": str(MAX_CONNECTIONS),
+            },
+        )
+        self.redis = LocalRedis()
+        self.proxy = Proxy()
+        self.workers: list[Server] = []
+        self._count = workers
+        self._env = dict(env or {})
+        self._stack = contextlib.ExitStack()
+
+    @property
+    def database_url(self) -> str:
+        """The same address however often the server restarts."""
+        return f"postgresql://postgres@127.0.0.1:{self.postgres_port}/{DATABASE}"
+
+    async def __aenter__(self) -> Self:
+        # Read when Django's settings are first asked for, which the imports of much else do.
+        os.environ |= {
+            "DJANGO_SETTINGS_MODULE": SETTINGS,
+            "DATABASE_URL": self.database_url,
+            "REDIS_URL": self.redis.url(),
+            "PGAPPNAME": "chaos-host",
+            "CHAOS_LOG_LEVEL": "ERROR",
+        }
+        try:
+            await asyncio.to_thread(self._start_services)
+            await asyncio.to_thread(self._build_tenants)
+            for number in range(self._count):
+                self.workers.append(self.new_worker(number))
+            await asyncio.gather(*(asyncio.to_thread(worker.start) for worker in self.workers))
+            await self.proxy.start()
+            self.proxy.targets = [worker.port for worker in self.workers]
+        except BaseException:
+            await self._end()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._end()
+
+    def new_worker(self, number: int, **env: str) -> Server:
+        """A worker that isn't started yet; `env` bends it."""
+        from tests.harness.server import Server
+
+        log = self.folder / f"worker{number}.log"
+        env = {
+            "DJANGO_SETTINGS_MODULE": SETTINGS,
+            "REDIS_URL": self.redis.url(),
+            "PGAPPNAME": f"worker{number}",
+            "CHAOS_LOG_LEVEL": "INFO",
+            "UVICORN_WS": "websockets-sansio",
+            **self._env,
+            **env,
+        }
+        return Server(self.database_url, log, env, application="tests.chaos.worker:application")
+
+    def connect(self, name: str = "chaos") -> psycopg.Connection[Any]:
+        """A connection of the runner's own to the database."""
+        return psycopg.connect(self.database_url, autocommit=True, application_name=name, connect_timeout=5)
+
+    def redis_client(self) -> redis.Redis:
+        """A client of the runner's own."""
+        return redis.Redis(port=self.redis.port, socket_timeout=5, client_name="chaos")
+
+    def crash_postgres(self, number: signal.Signals) -> None:
+        """End the server without a word to anybody, and start it again, which recovers from its log."""
+        process = self.postgres._process
+        assert process is not None
+        process.send_signal(number)
+        process.wait(30)
+        self.postgres.stop()
+        self.postgres.start()
+
+    def redis_pid(self) -> int:
+        """The process to send a signal to."""
+        assert self.redis._process is not None
+        return self.redis._process.pid
+
+    def complaints(self) -> list[str]:
+        """Lines of the workers' logs that no fault explains: unexpected exceptions."""
+        return [
+            f"{log.name}: {line}"
+            for log in sorted(self.folder.glob("worker*.log"))
+            for line in log.read_text(errors="replace").splitlines()
+            if " ERROR " in line or line.startswith(("Traceback", "AssertionError"))
+        ]
+
+    def _start_services(self) -> None:
+        self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        self._stack.callback(self.postgres.stop)
+        self.postgres.start()
+        self._stack.callback(self.redis.stop)
+        self.redis.start()
+        url = self.database_url.removesuffix(DATABASE) + "postgres"
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {DATABASE} TEMPLATE template0 ENCODING 'UTF8'")
+
+    def _build_tenants(self) -> None:
+        import django
+
+        django.setup()
+        from tests.harness.run import disconnect_django
+        from tests.harness.tenants import build_template
+
+        build_template()
+        disconnect_django()
+
+    async def _end(self) -> None:
+        await self.proxy.stop()
+        for worker in self.workers:
+            with contextlib.suppress(ProcessLookupError, AssertionError):
+                os.kill(worker.pid, signal.SIGCONT)
+            await asyncio.to_thread(worker.stop)
+        await asyncio.to_thread(self._stack.close)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
