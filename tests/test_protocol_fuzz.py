@@ -184,7 +184,10 @@ def in_order(texts: list[str], replies: list[dict[str, Any]]) -> list[dict[str, 
             continue
         answers = replies[len(ordered) : len(ordered) + len(run)]
         for frame_id in run:
-            ordered += [answers.pop(next(n for n, answer in enumerate(answers) if answer["id"] == frame_id))]
+            # A close overtakes replies that still wait.
+            place = next((n for n, answer in enumerate(answers) if answer["id"] == frame_id), None)
+            if place is not None:
+                ordered.append(answers.pop(place))
         ordered += replies[len(ordered) : len(ordered) + 1]
         run = []
     return ordered
