@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 from ..actions import send_messages, send_messages_where_free
 from ..conf import messaging_settings
 from ..tenancy import run_in_tenant
+from .gathering import gathered_hints
+from .outbox import Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
     from ..actions import Draft
     from ..types import SentMessage
+    from .hints import Hint
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +46,11 @@ class Request:
 class Sends:
     """The sends of a process: a lane for each tenant that has any on their way."""
 
-    def __init__(self, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    def __init__(
+        self, spawn: Callable[[Coroutine[Any, Any, None]], None], publish: Callable[[list[Hint]], None]
+    ) -> None:
         self._spawn = spawn
+        self._publish = publish
         self._lanes: dict[str, Lane] = {}
         self._lane_ended: asyncio.Event | None = None
         # Each waits in a thread of its own, of which there are few.
@@ -67,7 +73,8 @@ class Sends:
         """Send a message; ``answered`` is called with what :func:`~..actions.send_message` returns or raises."""
         lane = self._lanes.get(schema_name)
         if lane is None:
-            lane = Lane(schema_name, self._spawn, self._waiting_rooms, partial(self._end_lane, schema_name))
+            end = partial(self._end_lane, schema_name)
+            lane = Lane(schema_name, self._spawn, self._waiting_rooms, self._publish, end)
             self._lanes[schema_name] = lane
         lane.submit(Request(draft, answered))
 
@@ -91,11 +98,13 @@ class Lane:
         schema_name: str,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         waiting_rooms: asyncio.Semaphore,
+        publish: Callable[[list[Hint]], None],
         on_end: Callable[[], None],
     ) -> None:
         self._schema_name = schema_name
         self._spawn = spawn
         self._waiting_rooms = waiting_rooms
+        self._publish = publish
         self._on_end = on_end
         self._pending: dict[int, deque[Request]] = {}
         """What waits, by room."""
@@ -136,12 +145,11 @@ class Lane:
     async def _write(self, batch: list[Request]) -> None:
         locked: dict[int, list[Request]] = {}
         try:
-            answers = await _ask(self._schema_name, send_messages_where_free, batch)
+            answers, hints = await _ask(self._schema_name, send_messages_where_free, batch)
             for request, answer in zip(batch, answers, strict=True):
                 if answer is None:
                     locked.setdefault(request.draft.room_id, []).append(request)
-                else:
-                    _answer(request, answer)
+            self._hand_out(batch, answers, hints)
         finally:
             self._statements -= 1
             for room_id in {request.draft.room_id for request in batch}:
@@ -159,12 +167,21 @@ class Lane:
             async with self._waiting_rooms:
                 while waiting:
                     batch = [waiting.popleft() for _ in range(min(MAX_BATCH, len(waiting)))]
-                    answers = await _ask(self._schema_name, send_messages, batch)
-                    for request, answer in zip(batch, answers, strict=True):
-                        _answer(request, answer)
+                    answers, hints = await _ask(self._schema_name, send_messages, batch)
+                    self._hand_out(batch, answers, hints)
         finally:
             self._release(room_id)
             self._go_on()
+
+    def _hand_out(
+        self, batch: Sequence[Request], answers: Sequence[SentMessage | Exception | None], hints: list[Hint]
+    ) -> None:
+        """Tell the members and the senders, each client at once."""
+        with Outbox.together():
+            self._publish(hints)
+            for request, answer in zip(batch, answers, strict=True):
+                if answer is not None:
+                    _answer(request, answer)
 
     def _release(self, room_id: int) -> None:
         waiting = self._taken.pop(room_id)
@@ -179,9 +196,15 @@ def _answer(request: Request, answer: SentMessage | Exception) -> None:
         logger.exception("An answer to a send couldn't be given.")
 
 
-async def _ask(schema_name: str, send: Callable[[Sequence[Draft]], Any], batch: Sequence[Request]) -> Any:
-    """Return the answers to a batch; whatever kept all of it from being sent is the answer to each."""
-    try:
-        return await run_in_tenant(schema_name, partial(send, [request.draft for request in batch]))
-    except Exception as error:  # noqa: BLE001 - handed on to whoever is answered
-        return [error] * len(batch)
+async def _ask(
+    schema_name: str, send: Callable[[Sequence[Draft]], Any], batch: Sequence[Request]
+) -> tuple[Sequence[SentMessage | Exception | None], list[Hint]]:
+    """Return the answers to a batch, and what to tell the members; whatever kept all of it from being sent is the
+    answer to each.
+    """
+    with gathered_hints() as hints:
+        try:
+            answers = await run_in_tenant(schema_name, partial(send, [request.draft for request in batch]))
+        except Exception as error:  # noqa: BLE001 - handed on to whoever is answered
+            answers = [error] * len(batch)
+    return answers, hints
