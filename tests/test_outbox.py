@@ -26,6 +26,7 @@ class Client:
         self.cancelled = 0
         self.error: Exception | None = None
         self._turns: asyncio.Semaphore | None = None
+        self._took = asyncio.Event()
         self.outbox = Outbox(self.send, self._end)
 
     def _end(self) -> None:
@@ -41,6 +42,7 @@ class Client:
         if self.error is not None:
             raise self.error
         self.sent.append(event)
+        self._took.set()
 
     def stop_reading(self) -> None:
         if self._turns is None:
@@ -54,15 +56,13 @@ class Client:
     async def read_one(self) -> None:
         """Take one event while not reading."""
         assert self._turns is not None
-        before = len(self.sent)
+        self._took.clear()
         self._turns.release()
-        while len(self.sent) == before:
-            await asyncio.sleep(0)
+        await self._took.wait()
 
     async def drained(self) -> None:
         self.read()
-        while self.outbox.writer is not None and not self.outbox.writer.done():
-            await asyncio.sleep(0)
+        await written(self.outbox)
 
     @property
     def texts(self) -> list[str]:
@@ -79,6 +79,16 @@ class Client:
         return [event["code"] for event in self.sent if event["type"] == "websocket.close"]
 
 
+async def written(outbox: Outbox) -> None:
+    """Wait until no task writes any more."""
+    while outbox.writer is not None and not outbox.writer.done():
+        await asyncio.wait([outbox.writer])
+
+
+async def _all(tasks: list[asyncio.Task[None]]) -> None:
+    await asyncio.gather(*tasks)
+
+
 def text(value: Any) -> str:
     return json.dumps(str(value))
 
@@ -86,6 +96,10 @@ def text(value: Any) -> str:
 def put(client: Client, *values: Any, room_id: int = 0) -> None:
     for value in values:
         client.outbox.put(text(value), room_id, value if isinstance(value, int) else 0)
+
+
+def how_full(client: Client) -> tuple[bool, bool]:
+    return client.outbox.is_crowded, client.outbox.is_full
 
 
 def texts(*values: Any) -> list[str]:
@@ -155,18 +169,16 @@ class TestWhileTheClientMakesItWait:
         client = Client()
         client.stop_reading()
         put(client, "on its way", *range(4))
-        assert client.outbox.is_crowded
-        assert not client.outbox.is_full
+        assert how_full(client) == (True, False)
         put(client, *range(4))
-        assert client.outbox.is_full
+        assert how_full(client) == (True, True)
         await client.drained()
-        assert not client.outbox.is_full
-        assert not client.outbox.is_crowded
+        assert how_full(client) == (False, False)
         client.stop_reading()
         put(client, "on its way", "x" * 65_536)
-        assert client.outbox.is_full
+        assert how_full(client) == (False, True)
         await client.drained()
-        assert not client.outbox.is_full
+        assert how_full(client) == (False, False)
         assert client.outbox._queued_characters == 0
 
     async def test_events_are_given_up_and_the_rest_is_kept(self) -> None:
@@ -194,11 +206,10 @@ class TestWaitingForRoom:
         client.stop_reading()
         put(client, "on its way")
         put(client, *range(8), room_id=1)
-        for _ in range(2):
-            waits = asyncio.create_task(client.outbox.wait_for_room())
-            await asyncio.sleep(0)
-            assert not waits.done()
-        return waits
+        waiting = [asyncio.create_task(client.outbox.wait_for_room()) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert not any(waits.done() for waits in waiting)
+        return asyncio.create_task(_all(waiting))
 
     async def test_no_wait_where_there_is_room(self, client: Client) -> None:
         await asyncio.wait_for(client.outbox.wait_for_room(), 5)
@@ -303,8 +314,7 @@ class TestTheFirstStepTakenOutsideOfATask:
     async def outbox(self, send: Callable[[dict[str, Any]], Any]) -> Outbox:
         outbox = Outbox(send, lambda: None)
         outbox.put("text")
-        while outbox.writer is not None:
-            await asyncio.sleep(0)
+        await written(outbox)
         return outbox
 
     async def test_nested_waits_of_every_kind(self) -> None:
