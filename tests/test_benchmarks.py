@@ -31,7 +31,9 @@ ROOT = Path(__file__).resolve().parents[1]
 ACME, GLOBEX = "acme.localhost", "globex.localhost"
 SENT_AT, CAME_AT = 1_000_000, 3_000_000
 
-payloads = st.one_of(st.text(max_size=300), st.integers(120, 130).map("x".__mul__), st.integers(65530, 65540).map("y".__mul__))
+payloads = st.one_of(
+    st.text(max_size=300), st.integers(120, 130).map("x".__mul__), st.integers(65530, 65540).map("y".__mul__)
+)
 said = st.one_of(
     st.tuples(st.just("text"), payloads),
     st.tuples(st.just("pieces"), st.lists(st.text(min_size=1, max_size=20), min_size=2, max_size=4)),

@@ -1,23 +1,39 @@
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from django.db.models import OuterRef, Subquery
+from django.db.models import OuterRef, Q, Subquery
 from django.db.models.expressions import RawSQL
+from django.db.models.functions import Now
 
 from ..conf import messaging_settings
 from ..models import Membership, Message
 from ..types import Conversation, RoomPosition
 from .messages import load_messages
 from .rooms import memberships_of, other_of, position_of
+from .timeline import RECENT_JOIN_SECONDS
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from django.contrib.auth.models import AbstractBaseUser
 
+NEWEST_ACTIVITY = ("-room__counter__last_activity_at", "-room_id")
 
-def room_positions(user: AbstractBaseUser) -> list[RoomPosition]:
-    """Return all the user's rooms with their heads, read in one statement and so of one moment."""
-    return [position_of(membership) for membership in memberships_of(user).order_by("room_id")]
+
+def room_positions(user: AbstractBaseUser, *, limit: int) -> list[RoomPosition]:
+    """Return the user's rooms with their heads, those with the newest activity first; read in one statement and so of
+    one moment.
+    """
+    return [position_of(membership) for membership in memberships_of(user).order_by(*NEWEST_ACTIVITY)[:limit]]
+
+
+def rooms_among(user: AbstractBaseUser, room_ids: Collection[int]) -> list[RoomPosition]:
+    """Return those of some rooms that the user is in, and those joined of late; one statement."""
+    of_late = Now() - timedelta(seconds=2 * RECENT_JOIN_SECONDS)
+    found = memberships_of(user).filter(Q(room_id__in=room_ids) | Q(joined_at__gt=of_late))
+    return [position_of(membership) for membership in found]
 
 
 def list_conversations(user: AbstractBaseUser, *, limit: int = 50) -> list[Conversation]:
@@ -31,7 +47,7 @@ def list_conversations(user: AbstractBaseUser, *, limit: int = 50) -> list[Conve
     memberships = list(
         memberships_of(user)
         .annotate(unread=_unread_count(user), last_id=Subquery(last.values("pk")[:1]))
-        .order_by("-room__counter__last_activity_at", "-room_id")[: min(limit, 200)]
+        .order_by(*NEWEST_ACTIVITY)[: min(limit, 200)]
     )
     last_ids = [membership.last_id for membership in memberships if membership.last_id is not None]
     messages = {message.id: message for message in load_messages(Message.objects.filter(pk__in=last_ids))}
