@@ -125,7 +125,7 @@ class _Connection:
     def __init__(self, hub: Hub, socket: Callable[..., Socket]) -> None:
         self._hub = hub
         self._socket = socket(catch_up=hub.catch_up, on_end=self._end_reading)
-        self._commands = Commands(self._socket, hub.sends)
+        self._commands = Commands(self._socket, hub.sends, hub.following)
         self._allowance = Allowance(hub.limiter, self._socket)
         self._task = asyncio.current_task()
         self._is_receiving = False
@@ -181,6 +181,7 @@ class _Connection:
                 heartbeat_interval=messaging_settings.HEARTBEAT_INTERVAL,
                 max_content_length=messaging_settings.MAX_CONTENT_LENGTH,
                 rooms=[RoomPayload.of(seat.room) for seat in socket.seats.values()],
+                rooms_limited=socket.rooms_limited,
                 online=user_payloads(online),
             )
         )
