@@ -47,9 +47,10 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Whom a scenario needs."""
+    """Whom a scenario needs. Plans of one prefix use the same tenants, with other people."""
 
     tenants: tuple[Tenant, ...]
+    prefix: str = "tenant"
 
     @classmethod
     def of_one(cls, users: int, rooms: list[list[int]]) -> Plan:
@@ -274,11 +275,10 @@ class Project(Contender):
 
     def people(self, services: Services, plan: Plan) -> People:
         """Let a process with the project's settings make everybody."""
-        many = len(plan.tenants) > 1
         run = services.next_run()
         wanted: list[dict[str, Any]] = [
             {
-                "schema": f"{run}tenant{number}" if many else "tenant0",
+                "schema": f"{plan.prefix}{number}",
                 "users": tenant.users,
                 "rooms": tenant.rooms,
                 "stored": tenant.stored,
