@@ -13,7 +13,7 @@ from django_tenant_messaging.models import Message, RoomCounter
 from django_tenant_messaging.realtime.draining import drain
 from django_tenant_messaging.realtime.hub import Hub
 from django_tenant_messaging.tenancy import run_in_tenant
-from tests.test_servers import Wire
+from tests.harness.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

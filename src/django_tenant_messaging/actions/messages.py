@@ -72,8 +72,8 @@ def send_message(
 def send_messages(drafts: Sequence[Draft]) -> list[SentMessage | Exception]:
     """Send several messages in one statement, and return for each what :func:`send_message` returns or raises.
 
-    They are written in their order. A bad one fails alone. It waits for rooms that somebody else has locked, one after
-    the other; a server that must not wait calls :func:`send_messages_where_free`. Two queries, one without mentions.
+    They are written in their order. A bad one fails alone. It waits for rooms that somebody else has locked. Two
+    queries, one without mentions.
     """
     return [_written(answer) for answer in _send(drafts, WAIT_FOR_LOCKED)]
 

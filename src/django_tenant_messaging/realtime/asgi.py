@@ -125,7 +125,7 @@ class _Connection:
     def __init__(self, hub: Hub, socket: Callable[..., Socket]) -> None:
         self._hub = hub
         self._socket = socket(catch_up=hub.catch_up, on_end=self._end_reading)
-        self._commands = Commands(self._socket, hub.sends)
+        self._commands = Commands(self._socket, hub.sends, hub.following)
         self._allowance = Allowance(hub.limiter, self._socket)
         self._task = asyncio.current_task()
         self._is_receiving = False
@@ -181,6 +181,7 @@ class _Connection:
                 heartbeat_interval=messaging_settings.HEARTBEAT_INTERVAL,
                 max_content_length=messaging_settings.MAX_CONTENT_LENGTH,
                 rooms=[RoomPayload.of(seat.room) for seat in socket.seats.values()],
+                rooms_limited=socket.rooms_limited,
                 online=user_payloads(online),
             )
         )
@@ -201,6 +202,7 @@ class _Connection:
             socket.last_heard = time.monotonic()
             text = event.get("text")
             if text is None or _is_too_large(text):
+                await socket.unanswered.at_most(0)
                 socket.close(CloseCode.FRAME_TOO_LARGE)
                 continue
             frame_id, frame = parse_frame(text)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from ..types import SentMessage
+    from .following import Following
     from .sending import Sends
     from .socket import Socket
 
@@ -55,13 +56,16 @@ class Commands:
     all sends before it are answered.
     """
 
-    def __init__(self, socket: Socket, sends: Sends) -> None:
+    def __init__(self, socket: Socket, sends: Sends, following: Following) -> None:
         self._socket = socket
         self._sends = sends
+        self._following = following
         self._unanswered = socket.unanswered
 
     async def carry_out(self, frame: ClientFrame) -> None:
         """Carry out a frame and queue its reply."""
+        if self._socket.rooms_limited:
+            await self._following.use(self._socket, getattr(frame, "room", 0))
         if isinstance(frame, Send):
             await self._unanswered.at_most(MAX_UNANSWERED - 1)
             await self._socket.outbox.wait_for_room()
@@ -157,13 +161,13 @@ async def _resume(socket: Socket, frame: Resume) -> None:
     statuses = {key: _status(socket, int(key), position) for key, position in frame.positions.items()}
     # The reply goes first: the client knows then where the events that follow begin.
     await socket.reply(ResumeReply(id=frame.id, rooms=statuses))
-    socket.stream_from({int(key): status.seq for key, status in statuses.items() if status.status != "gone"})
+    socket.stream_from({int(key): status.seq for key, status in statuses.items() if int(key) in socket.seats})
 
 
 def _status(socket: Socket, room_id: int, position: Position) -> ResumeStatus:
     seat = socket.seats.get(room_id)
     if seat is None:
-        return ResumeStatus(status="gone", seq=0)
+        return ResumeStatus(status="unfollowed" if socket.rooms_limited else "gone", seq=0)
     room = seat.room
     head = max(room.seq, seat.feed.head or 0)
     if position.epoch != room.epoch or position.seq > head:

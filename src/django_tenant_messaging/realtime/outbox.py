@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ..conf import messaging_settings
 
@@ -35,6 +36,9 @@ class Outbox:
     because the client reads slowly, a task takes over, and what comes until it is through waits in a bounded queue.
     Texts that waited are joined: see :func:`joined`.
     """
+
+    _held: ClassVar[list[Outbox] | None] = None
+    """Those whose writes are held back at the moment."""
 
     __slots__ = (
         "_close_code",
@@ -71,10 +75,30 @@ class Outbox:
         if self._close_code is not None or self.is_broken:
             return
         if self.writer is None:
-            self._write({"type": "websocket.send", "text": text})
-        else:
-            self._queue.append(Waiting(text, room_id, after))
-            self._queued_characters += len(text)
+            if Outbox._held is None:
+                self._write({"type": "websocket.send", "text": text})
+                return
+            if not self._queue:
+                Outbox._held.append(self)
+        self._queue.append(Waiting(text, room_id, after))
+        self._queued_characters += len(text)
+
+    @staticmethod
+    @contextmanager
+    def together() -> Iterator[None]:
+        """Write what is put into any outbox in the body after it, joined: one write for each client.
+
+        The body must not wait for anything.
+        """
+        held: list[Outbox] = []
+        Outbox._held = held
+        try:
+            yield
+        finally:
+            Outbox._held = None
+            for outbox in held:
+                while outbox._queue and outbox.writer is None:
+                    outbox._write({"type": "websocket.send", "text": outbox._take()})
 
     @property
     def is_full(self) -> bool:
