@@ -200,7 +200,7 @@ class TestBatches:
             patch.setattr(loop, "call_at", noting)
             sender.send("first")
             assert len(sender.tasks) == 1
-            while not statements:
+            while not statements:  # noqa: ASYNC110 - an event from the thread would hide a timer
                 await asyncio.sleep(0)
         assert timers == []
         await sender.answered(1)
