@@ -1,13 +1,13 @@
 """How fast messages are delivered, beside the limit and beside hand-written consumers; every delivery is checked.
 
     make bench                                            all of it, about 15 minutes
-    make bench BENCH="--quick"                            all of it in small: shows that it works, the figures say little
+    make bench BENCH="--quick"                            all of it in small, to see that it works
     make bench BENCH="--scenario A --contender ours --contender limit --seconds 10"
     python benchmarks/delivery.py --scenario A --contender ours --seconds 5
 
-Everybody is measured on a PostgreSQL and a Redis that this brings along, by one load generator in a process of its own,
-one after the other. A whole run writes `benchmarks/results/delivery.json` and the picture of the documentation; any
-other writes only to the terminal, or where `--output` says. Scenarios and contenders are listed by `--help`.
+Everybody is measured on a PostgreSQL and a Redis that this brings along, one after the other, by one load generator in
+a process of its own. A whole run writes `benchmarks/results/delivery.json`, its tables beside that as `delivery.txt`,
+and the picture of the documentation; any other writes to the terminal, and JSON where `--output` says.
 
 The exit status is 0 when everything could be measured, whatever the figures, 1 when something couldn't, 2 for a bad
 call.
@@ -36,11 +36,12 @@ from benchmarks.rig.contenders import CONTENDERS, Contender, Services  # noqa: E
 from benchmarks.rig.plot import plot  # noqa: E402
 from benchmarks.rig.scenarios import FULL, QUICK, SCENARIOS, Scenario, Size  # noqa: E402
 from benchmarks.rig.tables import scenario_tables, target_table  # noqa: E402
-from benchmarks.rig.targets import targets  # noqa: E402
+from benchmarks.rig.targets import Target, targets  # noqa: E402
 from example.services import EmbeddedPostgres, ServiceError  # noqa: E402
 from replay.conductor import raise_file_limit  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results/delivery.json"
+TABLES = RESULTS.with_suffix(".txt")
 PICTURE = ROOT / "docs/_static/speed.svg"
 # Commits wait for the disk, as they do in earnest. A tenant's schema has some 25 tables, each a lock while it is made.
 SERVER_OPTIONS = {"max_connections": "200", "max_locks_per_transaction": "1024"}
@@ -76,17 +77,18 @@ def main(arguments: list[str]) -> int:
     judged = targets(results)
     print(target_table(judged))
     tell(f"Measured in {time.monotonic() - began:.0f} s.")
+    report = {
+        **circumstances(),
+        "size": dataclasses.asdict(options.size),
+        "scenarios": results,
+        "targets": [dataclasses.asdict(target) for target in judged],
+    }
+    if options.is_whole:
+        TABLES.write_text(text_of_all(report, results, judged))
+        PICTURE.write_text(plot(results))
     if options.output is not None:
-        report = {
-            **circumstances(),
-            "size": dataclasses.asdict(options.size),
-            "scenarios": results,
-            "targets": [dataclasses.asdict(target) for target in judged],
-        }
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(report, indent=2) + "\n")
-    if options.picture is not None:
-        options.picture.write_text(plot(results))
     return int(any("failed" in figures for rows in results.values() for figures in rows.values()))
 
 
@@ -101,7 +103,7 @@ def measure(scenarios: list[Scenario], contenders: list[Contender], size: Size, 
                 if scenario.wants(contender):
                     rows[contender.name] = attempt(scenario, contender, services, size)
             if rows:
-                print(f"{scenario.name}: {scenario.title}\n\n{scenario_tables(scenario.name, rows)}\n", flush=True)
+                print(text_of_one(scenario, rows), flush=True)
     return results
 
 
@@ -118,6 +120,20 @@ def attempt(scenario: Scenario, contender: Contender, services: Services, size: 
     return figures
 
 
+def text_of_one(scenario: Scenario, rows: dict[str, Any]) -> str:
+    """A scenario's tables under its title."""
+    return f"{scenario.name}: {scenario.title}\n\n{scenario_tables(scenario.name, rows)}\n"
+
+
+def text_of_all(report: dict[str, Any], results: Results, judged: list[Target]) -> str:
+    """Everything that was printed, with where and when."""
+    machine = report["machine"]
+    where = f"{report['date'][:10]}, {machine['cores']} cores of {machine['processor']}, {machine['system']}"
+    what = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
+    tables = [text_of_one(scenario, results[scenario.name]) for scenario in SCENARIOS if results.get(scenario.name)]
+    return "\n".join([where, what, "", *tables, target_table(judged), ""])
+
+
 def circumstances() -> dict[str, Any]:
     """When and where, and with which versions."""
     return {
@@ -127,7 +143,10 @@ def circumstances() -> dict[str, Any]:
             "processor": processor(),
             "system": f"{platform.system()} {platform.release()}",
         },
-        "versions": {"Python": platform.python_version(), **{name: found for name in PACKAGES if (found := have(name))}},
+        "versions": {
+            "Python": platform.python_version(),
+            **{name: found for name in PACKAGES if (found := have(name))},
+        },
     }
 
 
@@ -177,7 +196,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if sys.platform != "linux":
         parser.error("Only Linux tells what this measures: CPU time and private memory of other processes, by /proc.")
-    is_whole = not (options.scenario or options.contender or options.quick or options.seconds)
+    options.is_whole = not (options.scenario or options.contender or options.quick or options.seconds)
     known = {scenario.name: scenario for scenario in SCENARIOS}
     unknown = [name for name in options.scenario or () if name not in known]
     if unknown:
@@ -186,8 +205,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     options.contenders = chosen(options.contender, parser)
     if options.output is not None and options.output.is_dir():
         parser.error(f"{options.output} is a folder, not a file.")
-    options.output = options.output or (RESULTS if is_whole else None)
-    options.picture = PICTURE if is_whole else None
+    options.output = options.output or (RESULTS if options.is_whole else None)
     options.size = QUICK if options.quick else FULL
     if options.seconds:
         options.size = dataclasses.replace(options.size, load=options.seconds)

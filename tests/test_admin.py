@@ -8,14 +8,21 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from django_tenant_messaging import actions
-from django_tenant_messaging.models import ChatRoom, Membership, Message, Notification, UserStatus
+from django_tenant_messaging.models import (
+    ChatRoom,
+    Membership,
+    Message,
+    MessageRevision,
+    Notification,
+    UserStatus,
+)
 
 if TYPE_CHECKING:
     from django.test import Client
 
     from tests.harness.tenants import Tenant
 
-MODELS = ("chatroom", "membership", "message", "notification", "userstatus")
+MODELS = ("chatroom", "membership", "message", "messagerevision", "notification", "userstatus")
 PAGE = "/admin/django_tenant_messaging/"
 
 
@@ -36,7 +43,8 @@ def fill(tenant: Tenant, number: int) -> None:
             first = actions.send_message(user, room_id=direct.pk, content="hello").message
             actions.send_message(alice, room_id=direct.pk, content="welcome", reply_to=first.id)
             group = actions.create_room(user, name=f"of {user}", members=[alice])
-            actions.send_message(user, room_id=group.pk, content="and you, @alice?")
+            message = actions.send_message(user, room_id=group.pk, content="and you, @alice?").message
+            actions.edit_message(user, room_id=group.pk, message_id=message.id, content="and what of you, @alice?")
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -58,7 +66,9 @@ def test_lists_cost_the_same_for_any_number_of_rows(acme: Tenant, operator: Clie
 @pytest.mark.parametrize("model", MODELS)
 def test_rows_are_shown_found_and_not_written(acme: Tenant, operator: Client, model: str) -> None:
     fill(acme, 1)
-    classes = {cls._meta.model_name: cls for cls in (ChatRoom, Membership, Message, Notification, UserStatus)}
+    classes = {
+        cls._meta.model_name: cls for cls in (ChatRoom, Membership, Message, MessageRevision, Notification, UserStatus)
+    }
     with acme.activated():
         pk = classes[model]._default_manager.order_by("pk").values_list("pk", flat=True)[0]
         before = list(classes[model]._default_manager.order_by("pk").values())
@@ -86,6 +96,18 @@ def test_a_message_is_previewed_in_one_short_line(acme: Tenant, operator: Client
     assert "…" in text
 
 
+def test_a_deleted_message_is_listed_as_such(acme: Tenant, operator: Client) -> None:
+    with acme.activated():
+        alice = acme.users["alice"]
+        room = actions.create_room(alice, name="general")
+        message = actions.send_message(alice, room_id=room.pk, content="a secret").message
+        actions.edit_message(alice, room_id=room.pk, message_id=message.id, content="another secret")
+        actions.delete_message(alice, room_id=room.pk, message_id=message.id)
+    text = operator.get(f"{PAGE}message/").content.decode()
+    assert "This message was deleted." in text
+    assert "secret" not in text + operator.get(f"{PAGE}messagerevision/").content.decode()
+
+
 @pytest.mark.parametrize(
     ("query", "number"),
     [
@@ -93,6 +115,8 @@ def test_a_message_is_previewed_in_one_short_line(acme: Tenant, operator: Client
         ("message/?is_read__exact=1", 0),
         ("message/?mentions=some", 1),
         ("message/?mentions=none", 2),
+        ("message/?edited_at__isempty=0", 1),
+        ("message/?deleted_at__isempty=0", 0),
         ("message/?room__kind__exact=direct", 2),
         ("membership/?member=now", 4),
         ("membership/?member=left", 0),

@@ -23,7 +23,15 @@ from websockets.exceptions import InvalidStatus
 
 from django_tenant_messaging import actions
 from django_tenant_messaging.conf import messaging_settings
-from django_tenant_messaging.models import ChatRoom, Membership, Mention, Message, Notification, RoomCounter
+from django_tenant_messaging.models import (
+    ChatRoom,
+    Membership,
+    Mention,
+    Message,
+    MessageRevision,
+    Notification,
+    RoomCounter,
+)
 from django_tenant_messaging.realtime.asgi import PATH
 from django_tenant_messaging.tenancy import run_in_tenant
 from django_tenant_messaging.tenancy.gate import verdicts
@@ -40,7 +48,7 @@ if TYPE_CHECKING:
     from tests.harness.server import Server
     from tests.harness.tenants import Tenant
 
-STORED = (ChatRoom, RoomCounter, Membership, Message, Mention, Notification)
+STORED = (ChatRoom, RoomCounter, Membership, Message, MessageRevision, Mention, Notification)
 UUID = "6f1c6dd8-7a4f-4f8e-9d43-0d2f6a1b5c11"
 MINE, OTHERS, FOREIGN, NOWHERE = 1, 2, 3, 999
 """Rooms: alice's; bob's and carol's; one that exists in the other tenant alone; none at all."""
@@ -200,8 +208,21 @@ def without(kind: str, name: str) -> Wrong:
     return Wrong("invalid", kind, lambda _world: remaining, name, f"{kind} without {name}")
 
 
+def elsewhere(kind: str, name: str, of_tenant: str = "acme") -> Wrong:
+    """A field names a message of a room of others, or of the other tenant."""
+
+    def fields(world: World) -> dict[str, Any]:
+        return {**VALID[kind], name: world.others_message if of_tenant == "acme" else world.foreign_message}
+
+    return Wrong("not_found", kind, fields, label=f"{kind} of {of_tenant}'s others")
+
+
 VALID: dict[str, dict[str, Any]] = {
     "send": {"room": MINE, "client_id": UUID, "content": "refused"},
+    "edit": {"room": MINE, "message_id": 1, "content": "refused"},
+    "delete": {"room": MINE, "message_id": 1},
+    "revisions": {"room": MINE, "message_id": 1},
+    "rename": {"room": MINE, "name": "refused"},
     "read": {"room": MINE, "seq": 1},
     "typing": {"room": MINE, "is_typing": True},
     "history": {"room": MINE},
@@ -215,10 +236,12 @@ NOT_OBJECTS: tuple[Any, ...] = (None, 1, "1", [])
 NOT_FLAGS: tuple[Any, ...] = (None, 0, 1, "true", [])
 LIMIT = 10_000
 
+OF_A_ROOM = [kind for kind in VALID if "room" in VALID[kind]]
+OF_A_MESSAGE = [kind for kind in VALID if "message_id" in VALID[kind]]
+
 WRONG_FIELDS = [
-    *(wrong("invalid", kind, "room", room=room) for kind in ("send", "read", "typing", "history") for room in NOT_IDS),
-    *(without(kind, name) for kind in ("send", "read", "typing") for name in VALID[kind]),
-    without("history", "room"),
+    *(wrong("invalid", kind, "room", room=room) for kind in OF_A_ROOM for room in NOT_IDS),
+    *(without(kind, name) for kind in OF_A_ROOM for name in VALID[kind]),
     *(wrong("invalid", kind, "extra", extra=1) for kind in VALID),
     wrong("invalid", "ping", "a\x00b", **{"a\x00b": 1}),
     wrong("invalid", "ping", "", **{"\ud800": 1}),
@@ -236,6 +259,12 @@ WRONG_FIELDS = [
         for value in (None, "", "x", UUID[:-1], UUID + "0", "\ud800", 7, True, [UUID], "\x00" * 36)
     ),
     *(wrong("invalid", "send", "reply_to", reply_to=value) for value in NOT_IDS if value is not None),
+    *(wrong("invalid", kind, "message_id", message_id=value) for kind in OF_A_MESSAGE for value in NOT_IDS),
+    *(wrong("invalid", "edit", "content", content=value) for value in (*NOT_TEXTS, "", "\n\t \r", "a\x00b", "\ud800")),
+    *(wrong("invalid", "edit", "content", content="x" * (LIMIT + more)) for more in (1, 4 * LIMIT)),
+    *(wrong("invalid", "rename", "name", name=value) for value in (*NOT_TEXTS, "", " ", "a\x00b", "\ud800", "x" * 121)),
+    *(wrong("invalid", "revisions", "before", before=value) for value in NOT_IDS if value is not None),
+    *(wrong("invalid", "revisions", "limit", limit=value) for value in (*NOT_POSITIONS, 0, None, 201, 2**63 - 1)),
     *(wrong("invalid", "read", "seq", seq=value) for value in (*NOT_POSITIONS, None, 2, 2**63 - 1)),
     *(wrong("invalid", "typing", "is_typing", is_typing=value) for value in NOT_FLAGS),
     *(wrong("invalid", "history", "limit", limit=value) for value in (*NOT_POSITIONS, 0, None, 201, 2**63 - 1)),
@@ -265,22 +294,25 @@ WRONG_FIELDS = [
     wrong("invalid", "resume", "positions.1.extra", positions={"1": {"epoch": "x", "seq": 0, "extra": 1}}),
 ]
 NO_ACCESS = [
-    *(
-        wrong("not_found", kind, room=room)
-        for kind in ("send", "read", "typing", "history")
-        for room in (OTHERS, FOREIGN, NOWHERE, 2**63 - 1)
-    ),
+    *(wrong("not_found", kind, room=room) for kind in OF_A_ROOM for room in (OTHERS, FOREIGN, NOWHERE, 2**63 - 1)),
     wrong("not_found", "read", room=OTHERS, seq=0),
     wrong("not_found", "history", room=FOREIGN, around=1),
     wrong("not_found", "send", reply_to=NOWHERE),
     wrong("not_found", "send", reply_to=2**63 - 1),
-    Wrong("not_found", "send", lambda world: {**VALID["send"], "reply_to": world.others_message}, label="others'"),
-    Wrong("not_found", "send", lambda world: {**VALID["send"], "reply_to": world.foreign_message}, label="foreign"),
+    *(wrong("not_found", kind, message_id=value) for kind in OF_A_MESSAGE for value in (NOWHERE, 2**63 - 1)),
+    *(elsewhere(kind, "message_id") for kind in OF_A_MESSAGE),
+    elsewhere("send", "reply_to"),
+    *(elsewhere(kind, "message_id", of_tenant="globex") for kind in OF_A_MESSAGE),
+    elsewhere("send", "reply_to", of_tenant="globex"),
 ]
 
 
+# Alice owns the room, and bob wrote the message 1 in it.
+NO_RIGHT = [wrong("forbidden", "edit")]
+
+
 @override_settings(TENANT_MESSAGING=UNLIMITED)
-@pytest.mark.parametrize("cases", [WRONG_FIELDS, NO_ACCESS], ids=["wrong fields", "no access"])
+@pytest.mark.parametrize("cases", [WRONG_FIELDS, NO_ACCESS, NO_RIGHT], ids=["wrong fields", "no access", "no right"])
 async def test_wrong_contents_get_their_code_and_the_socket_lives_on(
     cases: list[Wrong], world: World, peers: Peers, caplog: pytest.LogCaptureFixture
 ) -> None:

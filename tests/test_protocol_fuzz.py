@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import unicodedata
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -21,8 +21,6 @@ from tests.harness.peer import Peer, scope_for, session_of
 from tests.harness.unlimited import UNLIMITED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.harness.peer import Peers
     from tests.harness.tenants import Tenant
 
@@ -46,7 +44,9 @@ def codes_of(base: type[exceptions.MessagingError]) -> set[str]:
 
 
 UNREADABLE = codes_of(exceptions.FrameError) - {exceptions.FrameError.code}
-REFUSALS = UNREADABLE | {kind.code for kind in (exceptions.NotFound, exceptions.Invalid, exceptions.Conflict)}
+REFUSALS = UNREADABLE | {
+    kind.code for kind in (exceptions.NotFound, exceptions.Forbidden, exceptions.Invalid, exceptions.Conflict)
+}
 
 # What frames are made of
 
@@ -71,6 +71,7 @@ CONTENTS = (
 ).map(lambda text: text + SECRET if len(text) == 3 else text)
 ROOMS = st.sampled_from([ROOM, ROOM, ROOM, CLOSED_ROOM, 3, 0, 2**63])
 CLIENT_IDS = st.uuids().map(str) | st.sampled_from([str(UUID(int=number)) for number in range(5)])
+MESSAGES = st.integers(1, 12) | NUMBERS
 POSITIONS = st.fixed_dictionaries({"epoch": st.just("x") | TEXTS, "seq": NUMBERS})
 IDS = st.from_regex(r"\A[!-~]{1,64}\Z")
 
@@ -82,6 +83,11 @@ def frames(kind: str, **parts: st.SearchStrategy[Any]) -> st.SearchStrategy[dict
 FRAMES = st.one_of(
     frames("send", room=st.just(ROOM), client_id=CLIENT_IDS, content=CONTENTS),
     frames("send", room=ROOMS, client_id=CLIENT_IDS, content=CONTENTS, reply_to=st.none() | NUMBERS),
+    frames("edit", room=st.just(ROOM), message_id=st.integers(1, 12), content=CONTENTS),
+    frames("edit", room=ROOMS, message_id=MESSAGES, content=CONTENTS),
+    frames("delete", room=ROOMS, message_id=MESSAGES),
+    frames("revisions", room=ROOMS, message_id=MESSAGES, limit=st.integers(1, 50), before=st.none() | NUMBERS),
+    frames("rename", room=ROOMS, name=CONTENTS),
     frames("read", room=ROOMS, seq=NUMBERS),
     frames("typing", room=ROOMS, is_typing=st.booleans()),
     frames("history", room=ROOMS, limit=st.integers(1, 50), before=st.none() | NUMBERS),
@@ -130,16 +136,27 @@ SEQUENCES = st.one_of(
 )
 
 
+@dataclass(frozen=True)
+class Stored:
+    """A message's row."""
+
+    client_id: UUID
+    room: int
+    content: str
+    first_content: str
+    is_deleted: bool
+
+
 @dataclass
 class Talk:
-    """Alice, who sends anything; bob, who listens; and what was accepted so far, by client id."""
+    """Alice, who sends anything; bob, who listens; and what is there so far, by the messages' ids."""
 
     peers: Peers
     acme: Tenant
     globex: Tenant
     cookie: str
     bob: Peer
-    accepted: dict[UUID, tuple[int, str]] = field(default_factory=dict)
+    held: dict[int, Stored] = field(default_factory=dict)
 
     async def send(self, texts: list[str]) -> tuple[list[dict[str, Any]], int | None]:
         """Send frames on a new connection; return the replies in order, and the code if it was closed."""
@@ -150,15 +167,54 @@ class Talk:
         await alice.until(lambda: alice.close_code is not None or any(reply["id"] == end for reply in alice.unasked))
         await alice.close()
         self.peers.opened.remove(alice)
-        return [reply for reply in alice.unasked if reply["id"] != end], alice.close_code
+        return in_order(texts, [reply for reply in alice.unasked if reply["id"] != end]), alice.close_code
 
-    async def all_stored(self) -> dict[UUID, tuple[int, str]]:
-        return await run_in_tenant(self.acme.schema_name, stored)
+    def heard(self) -> dict[int, str]:
+        """What the messages say by what bob was told, the newest state of each."""
+        return {frame["message"]["id"]: frame["message"]["content"] for frame in self.bob.of_type("message")}
 
 
-def stored() -> dict[UUID, tuple[int, str]]:
-    rows = Message.objects.order_by("room_id", "seq").values_list("client_id", "room_id", "content")
-    return {client_id: (room_id, content) for client_id, room_id, content in rows}
+def in_order(texts: list[str], replies: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The replies in the order of the frames: sends that follow each other may be answered in any."""
+    ordered: list[dict[str, Any]] = []
+    run: list[str] = []
+    for text in [*texts, ""]:
+        if is_send(text):
+            run.append(str(readable_id(text)))
+            continue
+        answers = replies[len(ordered) : len(ordered) + len(run)]
+        for frame_id in run:
+            # A close overtakes replies that still wait.
+            place = next((n for n, answer in enumerate(answers) if answer["id"] == frame_id), None)
+            if place is not None:
+                ordered.append(answers.pop(place))
+        ordered += replies[len(ordered) : len(ordered) + 1]
+        run = []
+    return ordered
+
+
+def is_send(text: str) -> bool:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and value.get("type") == "send" and readable_id(text) is not None
+
+
+def stored() -> dict[int, Stored]:
+    rows = Message.objects.order_by("seq").prefetch_related("revisions")
+    return {
+        row.pk: Stored(
+            row.client_id,
+            row.room_id,
+            row.content,
+            min((revision.pk, revision.content) for revision in row.revisions.all())[1]
+            if row.revisions.all()
+            else row.content,
+            row.deleted_at is not None,
+        )
+        for row in rows
+    }
 
 
 @pytest.fixture
@@ -182,7 +238,9 @@ async def talk(small_limits: None, acme: Tenant, globex: Tenant, people: Any, pe
             return session_of(acme.users["alice"])
 
     cookie = await run_in_tenant("acme", furnish)
-    return Talk(peers, acme, globex, cookie, await peers.connect(acme, "bob"))
+    bob = await peers.connect(acme, "bob")
+    await bob.post(ROOM, "not alice's to edit")
+    return Talk(peers, acme, globex, cookie, bob, await run_in_tenant("acme", stored))
 
 
 def readable_id(text: str) -> str | None:
@@ -192,12 +250,26 @@ def readable_id(text: str) -> str | None:
     return found if isinstance(found, str) and re.fullmatch("[!-~]{1,64}", found) else None
 
 
-def sends(texts: list[str], replies: list[dict[str, Any]]) -> Iterator[tuple[UUID, int, str]]:
-    """What the acknowledged sends said."""
+def expected(held: dict[int, Stored], texts: list[str], replies: list[dict[str, Any]]) -> dict[int, Stored]:
+    """What has to be there after frames and their replies: what was accepted, and nothing else."""
+    held = dict(held)
     for text, reply in zip(texts, replies, strict=False):
         if reply["type"] == "ok" and "message" in reply:
-            frame = json.loads(text)
-            yield UUID(frame["client_id"]), frame["room"], unicodedata.normalize("NFC", frame["content"])
+            frame, key = json.loads(text), reply["message"]["id"]
+            content = unicodedata.normalize("NFC", frame.get("content", ""))
+            if frame["type"] == "send" and reply["duplicate"]:
+                assert (held[key].client_id, held[key].room) == (UUID(frame["client_id"]), frame["room"])
+                assert held[key].is_deleted or held[key].first_content == content
+            elif frame["type"] == "send":
+                assert key not in held
+                held[key] = Stored(UUID(frame["client_id"]), frame["room"], content, content, is_deleted=False)
+            elif frame["type"] == "edit":
+                assert not held[key].is_deleted
+                held[key] = replace(held[key], content=content)
+            else:
+                assert frame["type"] == "delete"
+                held[key] = replace(held[key], content="", first_content="", is_deleted=True)
+    return held
 
 
 def check(text: str, reply: dict[str, Any]) -> None:
@@ -236,23 +308,21 @@ async def test_every_frame_is_answered_or_ends_the_connection(
             # The close overtakes replies that still wait.
             assert close_code == 4400
             assert len(texts) >= MOST_BAD
-    for client_id, room, content in sends(texts, replies):
-        assert talk.accepted.setdefault(client_id, (room, content)) == (room, content)
-
-    held = await talk.all_stored()
-    assert talk.accepted.items() <= held.items()
-    # Of a closed connection the last replies are missing, not the messages.
-    assert close_code is not None or held == talk.accepted
-    talk.accepted = held
-    for room, content in held.values():
-        assert room == ROOM
-        assert 0 < len(content) <= LONGEST
-        assert content.strip()
-        assert not re.search("[\x00\ud800-\udfff]", content)
+    held = await run_in_tenant("acme", stored)
+    accepted = expected(talk.held, texts, replies)
+    # Of a closed connection the last replies are missing, not what they would have said.
+    assert held == accepted or (close_code is not None and set(held) >= set(accepted))
+    talk.held = held
+    for message in held.values():
+        assert message.room == ROOM
+        assert message.is_deleted == (message.content == "")
+        assert len(message.content) <= LONGEST
+        assert message.is_deleted or message.content.strip()
+        assert not re.search("[\x00\ud800-\udfff]", message.content + message.first_content)
     assert await run_in_tenant(talk.globex.schema_name, stored) == {}
 
-    await talk.bob.until(lambda: len(talk.bob.contents()) == len(held))
-    assert talk.bob.contents() == [content for _room, content in held.values()]
+    await talk.bob.until(lambda: talk.heard() == {key: message.content for key, message in held.items()})
+    assert list(talk.heard()) == list(held)
     assert (await talk.bob.ask("ping"))["type"] == "ok"
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
     assert SECRET not in caplog.text

@@ -1,4 +1,4 @@
-"""Whether everybody got everything: once, in order, unaltered, and nothing else. Looked at after a load, not during it."""
+"""Whether everybody got everything: once, in order, unaltered, and nothing else. Looked at after a load."""
 
 from __future__ import annotations
 

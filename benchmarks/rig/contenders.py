@@ -47,9 +47,10 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Whom a scenario needs."""
+    """Whom a scenario needs. Plans of one prefix use the same tenants, with other people."""
 
     tenants: tuple[Tenant, ...]
+    prefix: str = "tenant"
 
     @classmethod
     def of_one(cls, users: int, rooms: list[list[int]]) -> Plan:
@@ -219,12 +220,13 @@ class Limit(Contender):
 
     def people(self, services: Services, plan: Plan) -> People:  # noqa: ARG002 - it keeps nobody
         """Number everybody."""
-        clients, rooms, next_room = [], [], 1
+        clients: list[Client] = []
+        rooms, next_room = [], 1
         for number, tenant in enumerate(plan.tenants):
             ids = list(range(next_room, next_room + len(tenant.rooms)))
             next_room += len(ids)
             rooms.append(ids)
-            for user, its_rooms in enumerate(rooms_of(tenant, ids)):
+            for its_rooms in rooms_of(tenant, ids):
                 path = f"/ws/?user={len(clients)}&rooms={','.join(map(str, its_rooms))}"
                 clients.append(Client(0, f"tenant{number}.localhost", path, "", its_rooms))
         return People(clients, rooms, ["public"])
@@ -273,11 +275,10 @@ class Project(Contender):
 
     def people(self, services: Services, plan: Plan) -> People:
         """Let a process with the project's settings make everybody."""
-        many = len(plan.tenants) > 1
         run = services.next_run()
         wanted: list[dict[str, Any]] = [
             {
-                "schema": f"{run}tenant{number}" if many else "tenant0",
+                "schema": f"{plan.prefix}{number}",
                 "users": tenant.users,
                 "rooms": tenant.rooms,
                 "stored": tenant.stored,

@@ -61,18 +61,13 @@ def plot(results: Mapping[str, Mapping[str, Any]]) -> str:
         if rows:
             parts += _bars(panel, {name: panel.figure(row) for name, row in rows.items()}, top)
             top += HEAD + STEP * len(rows) + GAP
-    return "\n".join(
-        [
-            f'<svg class="speed" role="img" aria-labelledby="speed-title" viewBox="0 0 {WIDTH} {max(top, 1)}"'
-            ' xmlns="http://www.w3.org/2000/svg">',
-            '<title id="speed-title">How fast messages are delivered, beside the limit and hand-written consumers,'
-            " on logarithmic scales</title>",
-            f"<style>{STYLE}</style>",
-            *parts,
-            "</svg>",
-            "",
-        ]
+    head = (
+        f'<svg class="speed" role="img" aria-labelledby="speed-title" viewBox="0 0 {WIDTH} {max(top, 1)}"'
+        ' xmlns="http://www.w3.org/2000/svg">'
     )
+    title = "How fast messages are delivered, beside the limit and hand-written consumers, on logarithmic scales"
+    parts = [head, f'<title id="speed-title">{title}</title>', f"<style>{STYLE}</style>", *parts, "</svg>"]
+    return "\n".join(parts) + "\n"
 
 
 def _bars(panel: Panel, figures: Mapping[str, float], top: int) -> list[str]:

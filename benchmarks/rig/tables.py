@@ -37,14 +37,30 @@ def scenario_tables(name: str, rows: Mapping[str, Any]) -> str:
 
 
 def _large_room(rows: Mapping[str, Any]) -> str:
-    head = ("", "deliveries/s", "CPU us/delivery: server", "PostgreSQL", "Redis", "at half: p50 ms", "p95", "p99", "max")
+    head = (
+        "",
+        "deliveries/s",
+        "CPU us/delivery: server",
+        "PostgreSQL",
+        "Redis",
+        "at half: p50 ms",
+        "p95",
+        "p99",
+        "max",
+    )
     return table((*head, *REMARKS), [_large_room_row(name, figures) for name, figures in rows.items()])
 
 
 def _large_room_row(name: str, figures: Any) -> Cells:
     top, half = figures["top"], figures["half"]
     latencies = [f"{half['latencies'].get(which, 0):.1f}" for which in ("p50", "p95", "p99", "max")]
-    return (name, f"{top['deliveries_per_second']:,.0f}", *_cpu(top["cpu_us_per_delivery"]), *latencies, *_remarks(top, half))
+    return (
+        name,
+        f"{top['deliveries_per_second']:,.0f}",
+        *_cpu(top["cpu_us_per_delivery"]),
+        *latencies,
+        *_remarks(top, half),
+    )
 
 
 def _small_rooms(rows: Mapping[str, Any]) -> str:
@@ -111,7 +127,9 @@ def _costs(what: str, rows: Mapping[str, Any], part: str) -> str:
             each = cost["cpu_us_per_message"]
             idle = f"{100 * sum(cost['idle_cpu'].values()):.1f}" if "idle_cpu" in cost else ""
             shares = _cpu(each)
-            lines.append((f"{name} {int(number):,}", f"{each['all']:,.0f}", *shares, f"{cost['latencies']['p99']:.1f}", idle))
+            lines.append(
+                (f"{name} {int(number):,}", f"{each['all']:,.0f}", *shares, f"{cost['latencies']['p99']:.1f}", idle)
+            )
     return table(head, lines)
 
 
@@ -146,6 +164,7 @@ def _remarks(*loads: Any) -> Cells:
 def target_table(found: Iterable[Target]) -> str:
     """The targets, each with whether it is reached."""
     rows = [
-        (target.what, target.wanted, target.found, "reached" if target.is_reached else "NOT REACHED") for target in found
+        (target.what, target.wanted, target.found, "reached" if target.is_reached else "NOT REACHED")
+        for target in found
     ]
     return table(("target", "wanted", "found", ""), rows)

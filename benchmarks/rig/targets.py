@@ -100,7 +100,9 @@ def _burst(results: Results) -> Iterator[Target]:
         lambda figures: float(figures["burst"]["seconds"]),
     )
     if seconds:
-        yield _at_least("C: done sooner than the quickest hand-written consumer", min(seconds), ours["burst"]["seconds"], 8)
+        yield _at_least(
+            "C: done sooner than the quickest hand-written consumer", min(seconds), ours["burst"]["seconds"], 8
+        )
     lost = ours["burst"]["expected"] - ours["burst"]["deliveries"]
     yield _at_most("C: lost deliveries", lost, 0, "deliveries")
 

@@ -10,11 +10,11 @@ from django.contrib import messages as feedback
 from django.db.models import Count, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce
 from django.utils.text import Truncator
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext
 
 from . import actions
-from .models import ChatRoom, Membership, Message, Notification, UserStatus
+from .models import ChatRoom, Membership, Message, MessageRevision, Notification, UserStatus
 from .selectors import username_field
 
 if TYPE_CHECKING:
@@ -26,6 +26,11 @@ else:
     ModelAdmin = admin.ModelAdmin
 
 PREVIEW_CHARACTERS = 80
+
+
+def beginning(text: str) -> str:
+    """Return the beginning of a text, in one line."""
+    return Truncator(" ".join(text.split())).chars(PREVIEW_CHARACTERS)
 
 
 class LookOnlyAdmin(ModelAdmin):
@@ -145,7 +150,14 @@ class MessageAdmin(LookOnlyAdmin):
     """Messages with the beginning of their text and whether the receiver has read them."""
 
     list_display = ("preview", "sender", "receiver", "room", "timestamp", "is_read")
-    list_filter = ("is_read", "timestamp", "room__kind", MentionFilter)
+    list_filter = (
+        "is_read",
+        "timestamp",
+        "room__kind",
+        MentionFilter,
+        ("edited_at", admin.EmptyFieldListFilter),
+        ("deleted_at", admin.EmptyFieldListFilter),
+    )
     list_select_related = ("sender", "receiver", "room")
     date_hierarchy = "timestamp"
     text_search = ("content", "room__name")
@@ -157,6 +169,8 @@ class MessageAdmin(LookOnlyAdmin):
         "room",
         "seq",
         "timestamp",
+        "edited_at",
+        "deleted_at",
         "is_read",
         "reply_to",
         "mentioned",
@@ -166,12 +180,34 @@ class MessageAdmin(LookOnlyAdmin):
     @admin.display(description=_("content"))
     def preview(self, message: Message) -> str:
         """The beginning of the text, in one line."""
-        return Truncator(" ".join(message.content.split())).chars(PREVIEW_CHARACTERS)
+        return beginning(message.content) if message.deleted_at is None else gettext("This message was deleted.")
 
     @admin.display(description=_("mentioned users"))
     def mentioned(self, message: Message) -> str:
         """Who is mentioned."""
         return ", ".join(user.get_username() for user in message.mentioned_users.all())
+
+
+@admin.register(MessageRevision)
+class MessageRevisionAdmin(LookOnlyAdmin):
+    """What messages said before their edits."""
+
+    list_display = ("preview", "message", "sender", "written_at", "replaced_at")
+    list_filter = ("replaced_at",)
+    list_select_related = ("message__sender",)
+    text_search = ("content",)
+    user_search = ("message__sender",)
+    fields = ("content", "message", "sender", "written_at", "replaced_at")
+
+    @admin.display(description=_("content"))
+    def preview(self, revision: MessageRevision) -> str:
+        """The beginning of the text, in one line."""
+        return beginning(revision.content)
+
+    @admin.display(description=_("sender"))
+    def sender(self, revision: MessageRevision) -> Any:
+        """Who wrote it."""
+        return revision.message.sender
 
 
 @admin.register(Notification)
@@ -189,7 +225,7 @@ class NotificationAdmin(LookOnlyAdmin):
     def about(self, notification: Notification) -> str:
         """The beginning of the message that the notification is about."""
         message = notification.message
-        return "" if message is None else Truncator(" ".join(message.content.split())).chars(PREVIEW_CHARACTERS)
+        return "" if message is None else beginning(message.content)
 
     @admin.action(description=_("Mark selected notifications as read"), permissions=["mark"])
     def mark_as_read(self, request: HttpRequest, queryset: QuerySet[Notification]) -> None:

@@ -12,6 +12,7 @@ urlpatterns = [
     path("rooms/create/", rooms.create_room, name="create-room"),
     path("rooms/direct/", rooms.open_direct, name="open-direct"),
     path("rooms/<int:room_id>/", messages.room, name="room"),
+    path("rooms/<int:room_id>/name/", rooms.rename_room, name="rename-room"),
     path("rooms/<int:room_id>/members/", memberships.add_members, name="add-members"),
     path("rooms/<int:room_id>/leave/", memberships.leave_room, name="leave-room"),
     path("notifications/read/", notifications.mark_notifications_read, name="mark-notifications-read"),

@@ -202,6 +202,7 @@ class _Connection:
             socket.last_heard = time.monotonic()
             text = event.get("text")
             if text is None or _is_too_large(text):
+                await socket.unanswered.at_most(0)
                 socket.close(CloseCode.FRAME_TOO_LARGE)
                 continue
             frame_id, frame = parse_frame(text)

@@ -42,8 +42,8 @@ class Hint:
     """An event on its way to sockets.
 
     ``seq`` is 0 for what isn't part of a timeline. ``author`` is the user who gets the variant of the frame that says
-    ``is_own_message``; there are two variants at most, each made once in a process. ``about`` is the place of the
-    message that it is about, else 0: who may not see the timeline so far back only has the position moved.
+    ``is_own_message``. ``about`` is the place of the earlier message that has changed, else 0: who may not see the
+    timeline so far back gets the position alone. There are three variants at most, each made once in a process.
     """
 
     __slots__ = (
@@ -142,30 +142,7 @@ def hints_of(batch: Iterable[events.Event]) -> Iterator[Hint]:
 
 def hint_of(event: events.Event | events.TimelineEvent) -> Hint:
     """Return the hint that an event becomes."""
-    return _lasting_hint(event) if isinstance(event, events.TimelineEvent) else _passing_hint(event)
-
-
-def _lasting_hint(event: events.TimelineEvent) -> Hint:
-    match event:
-        case events.MessagePosted(message=message) | events.MessageChanged(message=message):
-            author = None if message.sender is None else message.sender.id
-            frame = MessageFrame(
-                room=event.room_id, after=event.after, seq=event.seq, message=MessagePayload.of(message)
-            )
-            return _timeline(event, frame, author=author, about=message.seq)
-        case events.RoomRenamed(name=name):
-            return _timeline(event, RoomFrame(room=event.room_id, after=event.after, seq=event.seq, name=name))
-        case events.MembersChanged(joined=joined, left=left):
-            members = MembersFrame(
-                room=event.room_id,
-                after=event.after,
-                seq=event.seq,
-                joined=user_payloads(joined),
-                left=user_payloads(left),
-            )
-            return _timeline(event, members, joined=[user.id for user in joined], left=[user.id for user in left])
-        case _:
-            raise TypeError(f"No frame for {type(event).__name__}")
+    return _timeline_hint(event) if isinstance(event, events.TimelineEvent) else _passing_hint(event)
 
 
 def _passing_hint(event: events.Event) -> Hint:
@@ -200,12 +177,35 @@ def _passing_hint(event: events.Event) -> Hint:
             raise TypeError(f"No frame for {type(event).__name__}")
 
 
+def _timeline_hint(event: events.TimelineEvent) -> Hint:
+    match event:
+        case events.MessagePosted(message=message) | events.MessageChanged(message=message):
+            author = None if message.sender is None else message.sender.id
+            frame = MessageFrame(
+                room=event.room_id, after=event.after, seq=event.seq, message=MessagePayload.of(message)
+            )
+            return _placed(event, frame, author=author, about=message.seq if message.seq < event.seq else 0)
+        case events.RoomRenamed(name=name):
+            return _placed(event, RoomFrame(room=event.room_id, after=event.after, seq=event.seq, name=name))
+        case events.MembersChanged(joined=joined, left=left):
+            members = MembersFrame(
+                room=event.room_id,
+                after=event.after,
+                seq=event.seq,
+                joined=user_payloads(joined),
+                left=user_payloads(left),
+            )
+            return _placed(event, members, joined=[user.id for user in joined], left=[user.id for user in left])
+        case _:
+            raise TypeError(f"No frame for {type(event).__name__}")
+
+
 def skip_to(schema_name: str, room_id: int, *, after: int, seq: int) -> Hint:
     """Return the hint that only moves a reader's position."""
     frame = SkipFrame(room=room_id, after=after, seq=seq).model_dump_json()
     return Hint(schema_name, "room", room_id, frame, seq=seq, after=after)
 
 
-def _timeline(event: events.TimelineEvent, frame: BaseModel, **details: Any) -> Hint:
+def _placed(event: events.TimelineEvent, frame: BaseModel, **details: Any) -> Hint:
     text = frame.model_dump_json()
     return Hint(event.schema_name, "room", event.room_id, text, seq=event.seq, after=event.after, **details)

@@ -84,7 +84,7 @@ class Hub:
         self.link = LayerLink(messaging_settings.CHANNEL_LAYER, self.process, self._on_message)
         self.presence = PresenceKeeper(self)
         self.access = AccessKeeper(self)
-        self.sends = Sends(self.spawn)
+        self.sends = Sends(self.spawn, self._publish)
         self.limiter = Limiter(limits_of_settings(), self._share_soon)
         self.following = Following(self)
         self.feeds: dict[tuple[str, int], RoomFeed] = {}

@@ -37,7 +37,7 @@ class Packet:
             return joined([hint.frame_for(user_id, visible_after) for hint in self._hints])
         text = self._own.get(user_id)
         if text is None:
-            text = self._own[user_id] = joined([hint.frame_for(user_id) for hint in self._hints])
+            text = self._own[user_id] = joined([hint.frame_for(user_id, visible_after) for hint in self._hints])
         return text
 
 

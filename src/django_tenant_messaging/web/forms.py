@@ -107,6 +107,17 @@ class RoomForm(PeopleForm):
         self.fields["people"].required = False
 
 
+class RenameForm(ActionForm):
+    """Another name for a room."""
+
+    name = forms.CharField(
+        label=_("Name"), max_length=NAME_LENGTH, widget=forms.TextInput(attrs={"autocomplete": "off"})
+    )
+
+    def __init__(self, data: Any = None, **options: Any) -> None:
+        super().__init__(data, prefix="rename", **options)
+
+
 class AddMembersForm(PeopleForm):
     """Who joins a room."""
 

@@ -7,9 +7,10 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 
 from .. import actions
-from ..selectors import list_members, room_history
+from ..conf import messaging_settings
+from ..selectors import list_members, room_history, user_ref
 from .access import actor, tenant_page
-from .forms import AddMembersForm, SendForm
+from .forms import AddMembersForm, RenameForm, SendForm
 from .pages import page_context
 
 if TYPE_CHECKING:
@@ -35,16 +36,28 @@ def room_page(
     *,
     send_form: SendForm | None = None,
     add_form: AddMembersForm | None = None,
+    rename_form: RenameForm | None = None,
     status: int = 200,
 ) -> HttpResponse:
     """Answer a room's newest messages and its members, with what a form said."""
     user = actor(request)
     page = room_history(user, room_id=room_id)
+    members = list_members(user, room_id)
+    me = user_ref(user)
     context = {
-        **page_context(user, [page.room], room=room_id, readSeq=page.room.read_seq),
+        **page_context(
+            user,
+            [page.room],
+            room=room_id,
+            readSeq=page.room.read_seq,
+            ownsRoom=page.room.kind == "group"
+            and any(member.user == me and member.role == "owner" for member in members),
+            editWindow=messaging_settings.EDIT_WINDOW,
+        ),
         "page": page,
-        "members": list_members(user, room_id),
+        "members": members,
         "send_form": send_form or SendForm(initial={"client_id": uuid4()}),
         "add_form": add_form or AddMembersForm(user),
+        "rename_form": rename_form or RenameForm(initial={"name": page.room.name}),
     }
     return render(request, "django_tenant_messaging/room.html", context, status=status)

@@ -34,7 +34,9 @@ def page_context(user: AbstractBaseUser, positions: Iterable[RoomPosition], **co
             "socket": SOCKET_PATH,
             "me": {"id": me.id, "username": me.username},
             "positions": {room.room_id: {"epoch": room.epoch, "seq": room.seq} for room in positions},
-            "notifications": [{"id": told.id, "room": told.room_id} for told in notifications],
+            "notifications": [
+                {"id": told.id, "room": told.room_id, "message": told.message_id} for told in notifications
+            ],
             "roomUrl": reverse("tenant_messaging:room", args=[0]),
             "texts": page_texts(),
             **config,

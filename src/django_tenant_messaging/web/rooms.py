@@ -6,9 +6,11 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
 from .. import actions
+from ..conf import messaging_settings
 from ..selectors import list_conversations
 from .access import actor, tenant_page
-from .forms import DirectForm, RoomForm
+from .forms import DirectForm, RenameForm, RoomForm
+from .messages import room_page
 from .pages import page_context
 
 if TYPE_CHECKING:
@@ -48,6 +50,18 @@ def open_direct(request: HttpRequest) -> HttpResponse:
     return redirect("tenant_messaging:room", room.pk)
 
 
+@tenant_page
+@require_POST
+def rename_room(request: HttpRequest, room_id: int) -> HttpResponse:
+    """Give a group another name."""
+    user = actor(request)
+    form = RenameForm(request.POST)
+    renamed = form.perform(lambda data: actions.rename_room(user, room_id=room_id, name=data["name"]))
+    if renamed is None:
+        return room_page(request, room_id, rename_form=form, status=form.status)
+    return redirect("tenant_messaging:room", room_id)
+
+
 def _page(
     request: HttpRequest,
     *,
@@ -59,7 +73,12 @@ def _page(
     conversations = list_conversations(user, limit=CONVERSATION_LIMIT)
     positions = [conversation.room for conversation in conversations]
     context = {
-        **page_context(user, positions, conversationLimit=CONVERSATION_LIMIT),
+        **page_context(
+            user,
+            positions,
+            conversationLimit=CONVERSATION_LIMIT,
+            unreadLimit=messaging_settings.UNREAD_COUNT_LIMIT,
+        ),
         "conversations": conversations,
         "room_form": room_form or RoomForm(user),
         "direct_form": direct_form or DirectForm(user),

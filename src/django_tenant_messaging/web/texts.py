@@ -39,10 +39,15 @@ def describe(error: MessagingError) -> str:
     if "members" in fields:
         return _("A room has at most %(count)s members.") % {"count": messaging_settings.MAX_ROOM_MEMBERS}
     if "name" in fields:
-        return _("The room needs a name of at most 120 characters.")
+        return name_rule()
     if "content" in fields:
         return content_rule()
     return error_texts().get(error.code, _("The server refused this."))
+
+
+def name_rule() -> str:
+    """Return what a room's name has to be."""
+    return _("The room needs a name of at most 120 characters.")
 
 
 def content_rule() -> str:
@@ -132,6 +137,14 @@ def page_texts() -> dict[str, object]:
         "removed": _("You are no longer a member of this room."),
         "newNotification": _("New notification: %(text)s"),
         "historyFailed": _("Older messages could not be loaded: %(reason)s"),
+        "wasDeleted": _("This message was deleted."),
+        "editedAt": _("Edited %(time)s"),
+        "notSaved": _("Not saved: %(reason)s"),
+        "notDeleted": _("Not deleted: %(reason)s"),
+        "notRenamed": _("Not renamed: %(reason)s"),
+        "noVersions": _("Earlier versions could not be loaded: %(reason)s"),
+        "pageTitle": f"%(name)s · {_('Messages')}",
+        "nameRule": name_rule(),
         "errors": error_texts(),
         "otherError": _("The server refused this."),
     }

@@ -5,8 +5,9 @@
  * It keeps one socket open, resumes from its positions after a loss, and delivers every event once and in order.
  * A message given to `send()` is sent until the server has answered for it, under one client id: it arrives once.
  *
- * Events, each a {@link ClientEvent} with the server's frame as `detail`: `hello`, `message`, `members`, `typing`, `read`,
- * `presence`, `notification`, `room_added`, `room_removed`; and of the client itself:
+ * Events, each a {@link ClientEvent} with the server's frame as `detail`: `hello`, `message`, `members`, `room`, `typing`,
+ * `read`, `presence`, `notification`, `room_added`, `room_removed`. A `message` is one that is new, or the newer state of
+ * an older one, which it replaces: {@link isNewMessage} tells which. And of the client itself:
  * - `status`: a {@link Status};
  * - `limited` `{room, after, seq}`: more was missed than a resume sends; read what follows `after` by `history()`;
  * - `reset` `{room, seq}`: the room has another history now; drop what you hold and read it again.
@@ -15,15 +16,17 @@ import { Backoff } from "./client/backoff.js";
 import { Link } from "./client/link.js";
 import { Outbox } from "./client/outbox.js";
 import { PositionTable } from "./client/positions.js";
-import { MessagingError, finalReason, newClientId } from "./client/protocol.js";
+import { MessagingError, finalReason, isNewMessage, newClientId } from "./client/protocol.js";
 
-export { MessagingError, newClientId };
+export { MessagingError, isNewMessage, newClientId };
 
 /** @typedef {import("./client/protocol.js").Frame} Frame */
 /** @typedef {import("./client/protocol.js").Room} Room */
 /** @typedef {import("./client/protocol.js").Position} Position */
 /** @typedef {import("./client/protocol.js").Positions} Positions */
 /** @typedef {import("./client/protocol.js").SendReceipt} SendReceipt */
+/** @typedef {import("./client/protocol.js").ChangeReceipt} ChangeReceipt */
+/** @typedef {import("./client/protocol.js").Revision} Revision */
 /** @typedef {import("./client/protocol.js").HistoryPage} HistoryPage */
 /** @typedef {import("./client/protocol.js").ClosedReason} ClosedReason */
 /** @typedef {import("./client/link.js").Clock} Clock */
@@ -42,7 +45,7 @@ const STABLE_MS = 10_000;
 const SHORTEST_SILENCE_MS = 5_000;
 /** Keeps a resume well under the server's largest frame; further rooms are reported as `limited`. */
 const MOST_RESUMED_ROOMS = 500;
-const TIMELINE = new Set(["message", "members", "skip"]);
+const TIMELINE = new Set(["message", "members", "room", "skip"]);
 const PASSED_ON = new Set(["typing", "read", "presence", "notification"]);
 
 export class ClientEvent extends Event {
@@ -137,6 +140,50 @@ export class MessagingClient extends EventTarget {
       throw new MessagingError("closed", "The connection is closed.", { reason: this.#status.reason });
     }
     return this.#outbox.send({ room, client_id: clientId, content, reply_to: replyTo });
+  }
+
+  /**
+   * Give a message another text. After an error that leaves it open whether it succeeded, it may be repeated.
+   *
+   * @param {number} room
+   * @param {number} messageId
+   * @param {string} content
+   * @returns {Promise<ChangeReceipt>}
+   */
+  async edit(room, messageId, content) {
+    const receipt = await this.#request("edit", { room, message_id: messageId, content });
+    return /** @type {ChangeReceipt} */ (/** @type {unknown} */ (receipt));
+  }
+
+  /**
+   * Delete a message for everybody; it may be repeated.
+   *
+   * @param {number} room
+   * @param {number} messageId
+   * @returns {Promise<ChangeReceipt>}
+   */
+  async delete(room, messageId) {
+    const receipt = await this.#request("delete", { room, message_id: messageId });
+    return /** @type {ChangeReceipt} */ (/** @type {unknown} */ (receipt));
+  }
+
+  /**
+   * @param {number} room
+   * @param {number} messageId
+   * @param {{ before?: number, limit?: number }} [part] None is the newest versions.
+   * @returns {Promise<Revision[]>} What the message said before its edits, oldest first.
+   */
+  async revisions(room, messageId, part = {}) {
+    return (await this.#request("revisions", { room, message_id: messageId, ...part })).revisions;
+  }
+
+  /**
+   * @param {number} room
+   * @param {string} name
+   * @returns {Promise<string>} The name as it is stored.
+   */
+  async rename(room, name) {
+    return (await this.#request("rename", { room, name })).name;
   }
 
   /**
@@ -235,7 +282,8 @@ export class MessagingClient extends EventTarget {
 
   /** @param {Frame} frame */
   #deliver(frame) {
-    if (TIMELINE.has(frame.type)) {
+    // A change of a kind that came later moves the position all the same.
+    if (TIMELINE.has(frame.type) || frame.after !== undefined) {
       this.#follow(/** @type {Frame & { room: number, seq: number }} */ (frame));
     } else if (frame.type === "room_added") {
       this.#positions.adopt([/** @type {Room} */ (/** @type {unknown} */ (frame.room))]);

@@ -1,16 +1,20 @@
 // @ts-check
-import { MessagingClient, newClientId } from "./client.js";
+import { MessagingClient, isNewMessage, newClientId } from "./client.js";
 import { Composer } from "./page/composer.js";
 import { readConfig, reasonOf, socketUrl } from "./page/config.js";
 import { ConnectionLine } from "./page/connection.js";
+import { Deletion } from "./page/deletion.js";
 import { byId, fill, part, showText } from "./page/dom.js";
+import { Editor } from "./page/editor.js";
 import { Members } from "./page/members.js";
 import { MessageList } from "./page/messages.js";
+import { Naming } from "./page/naming.js";
 import { Notifications } from "./page/notifications.js";
 import { Scroller } from "./page/scroller.js";
 import { localiseTimes } from "./page/times.js";
 import { Typing } from "./page/typing.js";
 import { UnsentStore } from "./page/unsent.js";
+import { Versions } from "./page/versions.js";
 
 /** @typedef {import("./page/messages.js").Draft} Draft */
 
@@ -27,9 +31,35 @@ const composer = new Composer(texts, {
   send: (content, replyTo) => write({ clientId: newClientId(), content, replyTo }),
   typing: (isTyping) => typing.tell(isTyping),
 });
+/** @param {unknown} error */
+const reason = (error) => reasonOf(texts, error);
+const editor = new Editor(messages.list, texts, {
+  reason,
+  save: async (item, content) => {
+    const { message } = await client.edit(room, Number(item.dataset.id), content);
+    scroller.keep(() => messages.change(item, { ...message, content }));
+  },
+});
+const deletion = new Deletion(texts, {
+  reason,
+  confirm: async (item) => {
+    const { message } = await client.delete(room, Number(item.dataset.id));
+    scroller.keep(() => messages.change(item, { ...message, content: "" }));
+  },
+});
+const versions = new Versions(messages.list, texts, {
+  reason,
+  read: (item) => client.revisions(room, Number(item.dataset.id)),
+});
+const naming = new Naming(texts, { reason, rename: (name) => client.rename(room, name) });
 new ConnectionLine(client, texts);
 new Notifications(client, config);
 new Members(client, config);
+
+messages.list.addEventListener("message-changed", (event) => {
+  const item = /** @type {HTMLElement} */ (event.target);
+  composer.refresh({ id: Number(item.dataset.id), ...messages.excerpt(item) });
+});
 
 /** @param {Draft} draft */
 function write(draft) {
@@ -70,7 +100,7 @@ async function loadOlder() {
   older.disabled = true;
   log.setAttribute("aria-live", "off");
   try {
-    const page = await client.history(room, { before: messages.oldest });
+    const page = await messages.received(client.history(room, { before: messages.oldest }));
     scroller.prepend(() => {
       page.messages.forEach((message) => messages.show(message));
       messages.showQuotes();
@@ -87,12 +117,8 @@ async function loadOlder() {
 /** Show the newest page instead of what was shown: too much was missed for a stream of events. */
 async function startOver() {
   try {
-    const page = await client.history(room);
-    scroller.append(() => {
-      messages.clear();
-      page.messages.forEach((message) => messages.show(message));
-      messages.showQuotes();
-    });
+    const page = await messages.received(client.history(room));
+    scroller.append(() => messages.startOver(page));
     byId("older").hidden = !page.has_before;
   } catch {
     // The connection was lost again; the page would have a hole.
@@ -113,15 +139,28 @@ function onRoom(name, listener) {
   });
 }
 
-onRoom("message", ({ message }) => {
+onRoom("message", (frame) => {
+  const { message } = frame;
+  if (!isNewMessage(frame)) {
+    scroller.keep(() => messages.replace(message));
+    markRead();
+    return;
+  }
   const isOwn = message.sender?.id === config.me.id;
   store.forget(message.client_id);
   typing.note(message.sender ?? config.me, 0);
   scroller.append(() => messages.show(message), { follow: isOwn });
 });
 onRoom("members", () => markRead());
+onRoom("room", ({ name }) => {
+  naming.show(name);
+  markRead();
+});
 onRoom("reset", () => location.reload());
-onRoom("room_removed", () => composer.disable(texts.removed));
+onRoom("room_removed", () => {
+  composer.disable(texts.removed);
+  messages.close();
+});
 let mustStartOver = false;
 onRoom("limited", () => {
   mustStartOver = true;
@@ -148,6 +187,12 @@ messages.list.addEventListener("click", (event) => {
   }
   if (action === "reply") {
     composer.answer({ id: Number(item.dataset.id), ...messages.excerpt(item) });
+  } else if (action === "edit") {
+    editor.open(item);
+  } else if (action === "delete") {
+    deletion.ask(item, messages.excerpt(item));
+  } else if (action === "versions") {
+    versions.toggle(item);
   } else if (action !== undefined) {
     redo(item, action);
   } else if (target.matches(".quote") && messages.find(Number(item.dataset.reply)) === null) {

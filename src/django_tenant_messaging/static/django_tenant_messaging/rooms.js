@@ -1,5 +1,5 @@
 // @ts-check
-import { MessagingClient } from "./client.js";
+import { MessagingClient, isNewMessage } from "./client.js";
 import { readConfig, roomUrl, socketUrl } from "./page/config.js";
 import { ConnectionLine } from "./page/connection.js";
 import { byId, fill, fromTemplate, part, showText } from "./page/dom.js";
@@ -52,6 +52,33 @@ function setUnread(item, count) {
 }
 
 /**
+ * @param {HTMLElement} item
+ * @param {Message} message
+ */
+function showPreview(item, message) {
+  item.dataset.last = String(message.id);
+  part(item, "text").textContent = message.deleted_at === null ? message.content : texts.wasDeleted;
+}
+
+/**
+ * @param {number} room
+ * @param {Message} message Another state of an older one.
+ */
+function showChange(room, message) {
+  const item = find(room);
+  if (item === null) {
+    return;
+  }
+  if (item.dataset.last === String(message.id)) {
+    showPreview(item, message);
+  }
+  const isCounted = message.sender?.id !== me.id && message.seq > (rooms.get(room)?.read_seq ?? 0);
+  if (message.deleted_at !== null && isCounted && Number(item.dataset.unread) < config.unreadLimit) {
+    setUnread(item, Math.max(0, Number(item.dataset.unread) - 1));
+  }
+}
+
+/**
  * @param {number} room
  * @param {Message} message
  */
@@ -66,10 +93,10 @@ function showLast(room, message) {
   }
   const isOwn = message.sender?.id === me.id;
   part(item, "sender").textContent = isOwn ? texts.you : (message.sender?.username ?? texts.deletedUser);
-  part(item, "text").textContent = message.content;
+  showPreview(item, message);
   /** @type {HTMLElement} */ (item.querySelector(".colon")).hidden = false;
   showTime(part(item, "time"), message.timestamp);
-  setUnread(item, Number(item.dataset.unread) + (isOwn ? 0 : 1));
+  setUnread(item, Number(item.dataset.unread) + (isOwn || message.deleted_at !== null ? 0 : 1));
   if (list.firstElementChild !== item) {
     list.prepend(item);
   }
@@ -93,7 +120,17 @@ on("hello", (hello) => {
     }
   }
 });
-on("message", ({ room, message }) => showLast(room, message));
+on("message", (frame) => (isNewMessage(frame) ? showLast : showChange)(frame.room, frame.message));
+on("room", ({ room, name }) => {
+  const known = rooms.get(room);
+  if (known !== undefined) {
+    known.name = name;
+  }
+  const item = find(room);
+  if (item !== null) {
+    part(item, "name").textContent = name;
+  }
+});
 on("room_added", ({ room }) => {
   rooms.set(room.id, room);
   add(room);
@@ -104,6 +141,10 @@ on("room_removed", ({ room }) => {
 });
 on("read", ({ room, user, seq }) => {
   const item = find(room);
+  const known = rooms.get(room);
+  if (known !== undefined && user.id === me.id) {
+    known.read_seq = Math.max(known.read_seq, seq);
+  }
   if (item !== null && user.id === me.id && seq >= (client.position(room)?.seq ?? 0)) {
     setUnread(item, 0);
   }

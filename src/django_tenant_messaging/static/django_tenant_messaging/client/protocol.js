@@ -18,15 +18,18 @@
  * @typedef {object} Message
  * @property {number} id
  * @property {number} seq
+ * @property {number} changed_seq The position of its last change; of two states the higher one is the newer.
  * @property {string} client_id
  * @property {UserRef | null} sender `null` once the user was deleted.
  * @property {UserRef | null} receiver
- * @property {string} content
+ * @property {string} content Empty once it was deleted.
  * @property {string} timestamp ISO 8601, UTC.
  * @property {ReplyRef | null} reply_to
  * @property {UserRef[]} mentioned_users
  * @property {boolean} is_broadcast Addressed to the whole room.
  * @property {boolean} is_read
+ * @property {string | null} edited_at
+ * @property {string | null} deleted_at
  * @property {boolean} is_own_message
  *
  * @typedef {object} Notification
@@ -42,8 +45,15 @@
  * @property {{ id: number, seq: number, client_id: string, timestamp: string }} message
  * @property {boolean} duplicate The server had this message already.
  *
+ * @typedef {object} ChangeReceipt What an edit or a deletion made of a message.
+ * @property {number} room
+ * @property {{ id: number, seq: number, changed_seq: number, edited_at: string | null, deleted_at: string | null }} message
+ *
+ * @typedef {{ id: number, content: string, written_at: string, replaced_at: string }} Revision
+ *
  * @typedef {object} HistoryPage
  * @property {number} room
+ * @property {number} seq The room's head when the page was read.
  * @property {Message[]} messages Ascending by `seq`.
  * @property {boolean} has_before
  * @property {boolean} has_after
@@ -90,6 +100,14 @@ export class MessagingError extends Error {
     this.code = code;
     this.details = details;
   }
+}
+
+/**
+ * @param {Frame} frame A `message` frame.
+ * @returns {boolean} Whether its message is one that the client hasn't had; else it is a newer state of an older one.
+ */
+export function isNewMessage({ message, seq = 0, after = seq - 1 }) {
+  return message.seq > after;
 }
 
 /**

@@ -51,6 +51,13 @@ export class Composer {
     this.field.focus();
   }
 
+  /** @param {{ id: number, name: string, text: string }} message It says something else now. */
+  refresh(message) {
+    if (this.replyTo === message.id) {
+      part(this.answering, "text").textContent = fill(this.texts.answer, message);
+    }
+  }
+
   /** @param {string} reason */
   disable(reason) {
     showText(byId("composer-notice"), reason);

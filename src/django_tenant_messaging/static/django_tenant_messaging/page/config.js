@@ -28,6 +28,14 @@ import { byId } from "./dom.js";
  * @property {string} removed
  * @property {string} newNotification
  * @property {string} historyFailed
+ * @property {string} wasDeleted
+ * @property {string} editedAt
+ * @property {string} notSaved
+ * @property {string} notDeleted
+ * @property {string} notRenamed
+ * @property {string} noVersions
+ * @property {string} pageTitle
+ * @property {string} nameRule
  * @property {{ [code: string]: string }} errors
  * @property {string} otherError
  *
@@ -35,12 +43,15 @@ import { byId } from "./dom.js";
  * @property {string} socket
  * @property {UserRef} me
  * @property {Positions} positions
- * @property {{ id: number, room: number | null }[]} notifications The unread ones.
+ * @property {{ id: number, room: number | null, message: number | null }[]} notifications The unread ones.
  * @property {string} roomUrl The address of room 0.
  * @property {Texts} texts
  * @property {number} conversationLimit Of the list of conversations.
+ * @property {number} unreadLimit Of the list of conversations: where counting stops.
  * @property {number} room Of a room's page.
  * @property {number} readSeq Of a room's page.
+ * @property {boolean} ownsRoom Of a room's page: whether the user may delete what others wrote.
+ * @property {number | null} editWindow Of a room's page: for how many seconds a message may be edited.
  */
 
 /** @returns {Config} */

@@ -17,10 +17,16 @@ export class Notifications {
     this.client = client;
     this.config = config;
     this.root = byId("notifications");
-    /** @type {Map<number, number | null>} */
-    this.unread = new Map(config.notifications.map(({ id, room }) => [id, room]));
+    /** @type {Map<number, { room: number | null, message: number | null }>} */
+    this.unread = new Map(config.notifications.map(({ id, room, message }) => [id, { room, message }]));
     client.addEventListener("notification", (event) => {
       this.add(/** @type {import("../client.js").ClientEvent} */ (event).detail.notification);
+    });
+    client.addEventListener("message", (event) => {
+      const { message } = /** @type {import("../client.js").ClientEvent} */ (event).detail;
+      if (message.deleted_at !== null) {
+        this.forget((about) => about.message === message.id);
+      }
     });
     client.addEventListener("read", (event) => {
       this.read(/** @type {import("../client.js").ClientEvent} */ (event).detail);
@@ -28,11 +34,11 @@ export class Notifications {
   }
 
   /** @param {Notification} notification */
-  add({ id, text, room, created_at: createdAt, is_read: isRead }) {
+  add({ id, text, room, message_id: message, created_at: createdAt, is_read: isRead }) {
     if (isRead || this.unread.has(id)) {
       return;
     }
-    this.unread.set(id, room);
+    this.unread.set(id, { room, message });
     const item = document.createElement("li");
     item.dataset.id = String(id);
     const link = document.createElement(room === null ? "span" : "a");
@@ -57,8 +63,13 @@ export class Notifications {
     if (user.id !== this.config.me.id || seq < (this.client.position(room)?.seq ?? 0)) {
       return;
     }
+    this.forget((about) => about.room === room);
+  }
+
+  /** @param {(about: { room: number | null, message: number | null }) => boolean} isMeant */
+  forget(isMeant) {
     for (const [id, about] of this.unread) {
-      if (about === room) {
+      if (isMeant(about)) {
         this.unread.delete(id);
         this.root.querySelector(`[data-id="${id}"]`)?.remove();
       }

@@ -49,6 +49,19 @@ export class Scroller {
   }
 
   /**
+   * Change what is shown; who is at the end stays there.
+   *
+   * @param {() => void} change
+   */
+  keep(change) {
+    const stays = this.isAtEnd;
+    change();
+    if (stays) {
+      this.toEnd();
+    }
+  }
+
+  /**
    * Add above what is shown, which stays where it is.
    *
    * @param {() => void} change

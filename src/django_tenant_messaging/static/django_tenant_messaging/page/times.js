@@ -21,7 +21,12 @@ export function showTime(element, iso) {
   const isToday = moment.toDateString() === new Date().toDateString();
   element.setAttribute("datetime", iso);
   element.textContent = (isToday ? timeOfDay : dayAndTime).format(moment);
-  element.title = complete.format(moment);
+  element.title = completeTime(iso);
+}
+
+/** @param {string} iso */
+export function completeTime(iso) {
+  return complete.format(new Date(iso));
 }
 
 /** @param {ParentNode} root */
