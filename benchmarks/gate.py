@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "example_project"))
+sys.path[:0] = [str(ROOT), str(ROOT / "example_project")]
 
-from example.services import EmbeddedPostgres  # noqa: E402 - the path is set above
+from benchmarks.tenants import make_tenants  # noqa: E402 - the path is set above
+from example.services import EmbeddedPostgres  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +42,7 @@ def main() -> None:
         import django
 
         django.setup()
-        make_tenants(FEW)
+        make_tenants(f"tenant{number}" for number in range(FEW))
         # Both commands look at the same schemas: the shared one and all tenants'.
         figures: dict[str, Any] = {
             "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}, Django {django.__version__}",
@@ -51,7 +52,7 @@ def main() -> None:
             "migrate_schemas --check, without the start": timed_work("migrate_schemas", "--check", "-v0", runs=2),
             "verify_tenant_migrations, without the start": timed_work("verify_tenant_migrations"),
         }
-        make_tenants(MANY)
+        make_tenants(f"tenant{number}" for number in range(MANY))
         figures[f"verify_tenant_migrations ({MANY} tenants)"] = timed("verify_tenant_migrations")
         figures[f"inspection alone ({MANY} tenants)"] = inspection()
         figures["middleware, sync"] = sync_overhead()
@@ -70,31 +71,6 @@ def main() -> None:
 def ratio(figures: dict[str, Any], slower: str, faster: str) -> float:
     """Return how many times faster one is."""
     return round(float(figures[slower]["seconds"] / figures[faster]["seconds"]), 1)
-
-
-def make_tenants(number: int) -> None:
-    """Make tenants up to a number: the first by its migrations, the others as copies of its tables."""
-    from django.core.management import call_command
-    from django.db import connection
-
-    from example.customers.models import Customer
-
-    if "customers_customer" not in connection.introspection.table_names():
-        call_command("migrate_schemas", shared=True, verbosity=0)
-        Customer(schema_name="tenant0", name="0").save(verbosity=0)
-    existing = Customer.objects.count()
-    new = [Customer(schema_name=f"tenant{place}", name=str(place)) for place in range(existing, number)]
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'tenant0'")
-        tables = [table for (table,) in cursor.fetchall()]
-        for customer in new:
-            name = customer.schema_name
-            copies = [f'CREATE TABLE {name}."{table}" (LIKE tenant0."{table}" INCLUDING ALL)' for table in tables]
-            records = f"INSERT INTO {name}.django_migrations SELECT * FROM tenant0.django_migrations"
-            cursor.execute(";".join([f"CREATE SCHEMA {name}", *copies, records]))
-        cursor.execute("ANALYZE")
-    # Rows alone: saving each would make its schema.
-    Customer.objects.bulk_create(new)
 
 
 def timed(*arguments: str, runs: int = RUNS) -> dict[str, Any]:

@@ -30,6 +30,7 @@ def main() -> None:
 
 def furnish(run: str, *, schema: str, users: int, rooms: list[list[int]], stored: int) -> dict[str, Any]:
     """Fill a tenant; the session keys of its new users, and the ids of the new rooms with these as members."""
+    from django.db import transaction
     from django_tenants.utils import schema_context
 
     from example.customers.models import Customer, Domain
@@ -38,12 +39,12 @@ def furnish(run: str, *, schema: str, users: int, rooms: list[list[int]], stored
         domain = f"{schema}.localhost"
         tenant = Customer.objects.get(schema_name=schema)
         Domain.objects.get_or_create(domain=domain, defaults={"tenant": tenant, "is_primary": True})
-    with schema_context(schema):
+    with schema_context(schema), transaction.atomic():
         people = make_users(run, users)
-        made = {
+        made: dict[str, Any] = {
             "host": domain,
-            "sessions": make_sessions(people, schema),
-            "rooms": [make_room(f"{run} {number}", [people[at] for at in at_all]) for number, at_all in enumerate(rooms)],
+            "sessions": make_sessions(people),
+            "rooms": make_rooms(run, [[people[at] for at in members] for members in rooms]),
         }
         for room in made["rooms"]:
             store_messages(room, people[0], stored)
@@ -61,7 +62,7 @@ def make_users(run: str, number: int) -> list[Any]:
     return [found[name] for name in names]
 
 
-def make_sessions(people: list[Any], schema: str) -> list[str]:
+def make_sessions(people: list[Any]) -> list[str]:
     """Log the users in."""
     from django.conf import settings
     from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
@@ -86,19 +87,38 @@ def make_sessions(people: list[Any], schema: str) -> list[str]:
     return [row.session_key for row in rows]
 
 
-def make_room(name: str, members: list[Any]) -> int:
-    """Make a room and return its id."""
+def make_rooms(run: str, rooms: list[list[Any]]) -> list[int]:
+    """Make rooms with these members, in few statements; their ids."""
+    return make_rooms_of_ours(run, rooms) if is_ours() else make_rooms_by_hand(run, rooms)
+
+
+def make_rooms_of_ours(run: str, rooms: list[list[Any]]) -> list[int]:
+    """Make rooms as `ChatRoom.furnish` does, many at once."""
+    from django_tenant_messaging.models import ChatRoom, Membership, RoomCounter
+
+    made = ChatRoom.objects.bulk_create(
+        ChatRoom(name=f"{run} {number}", created_by=members[0]) for number, members in enumerate(rooms)
+    )
+    RoomCounter.objects.bulk_create(RoomCounter(room=room) for room in made)
+    Membership.objects.bulk_create(
+        Membership(room=room, user_id=member.pk)
+        for room, members in zip(made, rooms, strict=True)
+        for member in members
+    )
+    return [room.pk for room in made]
+
+
+def make_rooms_by_hand(run: str, rooms: list[list[Any]]) -> list[int]:
+    """Make rooms of the hand-written chat."""
     from django.apps import apps
 
-    if is_ours():
-        from django_tenant_messaging.models import ChatRoom
-
-        room = ChatRoom.objects.create(name=name, created_by=members[0])
-        room.furnish(dict.fromkeys(members, "member"))
-        return room.pk
-    made = apps.get_model("tutorial", "Room").objects.create(name=name)
-    made.members.set(members)
-    return int(made.pk)
+    model: Any = apps.get_app_config("tutorial").get_model("Room")
+    made = model.objects.bulk_create(model(name=f"{run} {number}") for number in range(len(rooms)))
+    through = model._meta.get_field("members").remote_field.through
+    through.objects.bulk_create(
+        through(room=room, user=member) for room, members in zip(made, rooms, strict=True) for member in members
+    )
+    return [room.pk for room in made]
 
 
 def store_messages(room: int, sender: Any, number: int) -> None:
@@ -111,8 +131,8 @@ def store_messages(room: int, sender: Any, number: int) -> None:
         cursor.execute(
             "INSERT INTO django_tenant_messaging_message"
             " (room_id, seq, changed_seq, sender_id, content, timestamp, is_read, client_id)"
-            " SELECT %s, seq, seq, %s, 'what was said earlier, number ' || seq, now() - make_interval(secs => %s - seq),"
-            " false, gen_random_uuid() FROM generate_series(1, %s) AS seq",
+            " SELECT %s, seq, seq, %s, 'what was said earlier, number ' || seq,"
+            " now() - make_interval(secs => %s - seq), false, gen_random_uuid() FROM generate_series(1, %s) AS seq",
             [room, sender.pk, number, number],
         )
         cursor.execute(

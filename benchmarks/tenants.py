@@ -37,12 +37,11 @@ def copy_model(names: list[str]) -> None:
             " WHERE contype = 'f' AND connamespace = %s::regnamespace",
             [MODEL],
         )
-        keys = cursor.fetchall()
+        keys = [f'ALTER TABLE {table} ADD CONSTRAINT "{key}" {text}' for table, key, text in cursor.fetchall()]
         for name in names:
             steps = [f"CREATE SCHEMA {name}"]
             steps += [f'CREATE TABLE {name}."{table}" (LIKE {MODEL}."{table}" INCLUDING ALL)' for table in tables]
-            steps += [f'ALTER TABLE {table} ADD CONSTRAINT "{key}" {text}' for table, key, text in keys]
-            steps = [step.replace(f"{MODEL}.", f"{name}.") if step.startswith("ALTER") else step for step in steps]
+            steps += [key.replace(f"{MODEL}.", f"{name}.") for key in keys]
             steps += [f"INSERT INTO {name}.django_migrations SELECT * FROM {MODEL}.django_migrations"]
             cursor.execute(";".join(steps))
         cursor.execute("ANALYZE")

@@ -25,7 +25,14 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 HOST = ROOT / "tests/projects/host"
 # Exported for the faces of the package itself, not for hosts.
-INNER_ACTIONS = {"connection_closed", "connection_opened", "expire_connections", "renew_connections", "set_typing"}
+INNER_ACTIONS = {
+    "end_session",
+    "expire_connections",
+    "renew_connections",
+    "send_messages_where_free",
+    "set_typing",
+    "store_connections",
+}
 DOCUMENTED_SELECTORS = {
     "access_room",
     "find_users",

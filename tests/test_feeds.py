@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,8 +44,8 @@ def listen() -> tuple[RoomFeed, Listener, list[RoomFeed]]:
     gaps: list[RoomFeed] = []
     feed = RoomFeed("acme", 1, gaps.append)
     listener: Any = Listener()
-    feed.sockets[listener] = cast("Any", None)
-    feed.live[listener] = None
+    seat: Any = SimpleNamespace(room=SimpleNamespace(visible_after_seq=0), is_live=True)
+    feed.sockets[listener] = feed.live[listener] = seat
     return feed, listener, gaps
 
 

@@ -18,6 +18,7 @@ from django_tenant_messaging import actions, exceptions
 from django_tenant_messaging.models import Message
 from django_tenant_messaging.tenancy import run_in_tenant
 from tests.harness.peer import Peer, scope_for, session_of
+from tests.harness.unlimited import UNLIMITED
 
 if TYPE_CHECKING:
     from tests.harness.peer import Peers
@@ -163,16 +164,41 @@ class Talk:
         end = f"end-{uuid4()}"
         for text in [*texts, json.dumps({"type": "ping", "id": end})]:
             alice.send_text(text)
-        await alice.until(
-            lambda: alice.close_code is not None or any(reply["id"] == end for reply in alice.unasked_errors)
-        )
+        await alice.until(lambda: alice.close_code is not None or any(reply["id"] == end for reply in alice.unasked))
         await alice.close()
         self.peers.opened.remove(alice)
-        return [reply for reply in alice.unasked_errors if reply["id"] != end], alice.close_code
+        return in_order(texts, [reply for reply in alice.unasked if reply["id"] != end]), alice.close_code
 
     def heard(self) -> dict[int, str]:
         """What the messages say by what bob was told, the newest state of each."""
         return {frame["message"]["id"]: frame["message"]["content"] for frame in self.bob.of_type("message")}
+
+
+def in_order(texts: list[str], replies: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The replies in the order of the frames: sends that follow each other may be answered in any."""
+    ordered: list[dict[str, Any]] = []
+    run: list[str] = []
+    for text in [*texts, ""]:
+        if is_send(text):
+            run.append(str(readable_id(text)))
+            continue
+        answers = replies[len(ordered) : len(ordered) + len(run)]
+        for frame_id in run:
+            # A close overtakes replies that still wait.
+            place = next((n for n, answer in enumerate(answers) if answer["id"] == frame_id), None)
+            if place is not None:
+                ordered.append(answers.pop(place))
+        ordered += replies[len(ordered) : len(ordered) + 1]
+        run = []
+    return ordered
+
+
+def is_send(text: str) -> bool:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and value.get("type") == "send" and readable_id(text) is not None
 
 
 def stored() -> dict[int, Stored]:
@@ -193,7 +219,7 @@ def stored() -> dict[int, Stored]:
 
 @pytest.fixture
 def small_limits(settings: Any) -> None:
-    settings.TENANT_MESSAGING = {
+    settings.TENANT_MESSAGING = UNLIMITED | {
         "MAX_CONTENT_LENGTH": LONGEST,
         "MAX_FRAME_BYTES": LARGEST,
         "MAX_BAD_FRAMES": MOST_BAD,

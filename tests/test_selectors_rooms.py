@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 from django.test import override_settings
+from django.utils import timezone
 
 from django_tenant_messaging import actions
 from django_tenant_messaging.exceptions import NotFound
@@ -23,6 +25,7 @@ from django_tenant_messaging.selectors import (
     read_changes,
     read_heads,
     room_positions,
+    rooms_among,
 )
 from django_tenant_messaging.types import RoomPosition, UserRef
 from tests.harness.presence import connection_opened
@@ -72,7 +75,8 @@ def test_no_access_for_who_left(world: World) -> None:
     actions.leave_room(world.bob, room_id=TEAM)
     with pytest.raises(NotFound):
         access_room(world.bob, TEAM)
-    assert (room_positions(world.bob), list_conversations(world.bob), quiet_room_ids([world.bob.pk])) == ([], [], {})
+    assert (room_positions(world.bob, limit=9), list_conversations(world.bob)) == ([], [])
+    assert quiet_room_ids([world.bob.pk]) == {}
     actions.add_members(world.alice, room_id=TEAM, users=[world.bob])
     assert access_room(world.bob, TEAM).joined_seq == 2
 
@@ -94,7 +98,19 @@ def test_conversations_by_newest_activity(world: World) -> None:
     assert [line.room.name for line in lines] == ["team", "room 2", "room 1", "room 0"]
     assert [line.last_message and line.last_message.content for line in lines][:2] == ["newest", "@alice look at 2"]
     assert [line.room.name for line in list_conversations(world.alice, limit=2)] == ["team", "room 2"]
-    assert [position.room_id for position in room_positions(world.alice)] == [1, 2, 3, 4]
+    assert [position.room_id for position in room_positions(world.alice, limit=9)] == [1, 4, 3, 2]
+    assert [position.room_id for position in room_positions(world.alice, limit=2)] == [1, 4]
+
+
+def test_rooms_among_some_and_those_joined_of_late(world: World) -> None:
+    many_rooms(world, 3)
+    long_ago = timezone.now() - timedelta(hours=1)
+    assert {position.room_id for position in rooms_among(world.alice, [])} == {1, 2, 3, 4}
+    Membership.objects.exclude(room_id=3).update(joined_at=long_ago)
+    assert {position.room_id for position in rooms_among(world.alice, [TEAM, 999])} == {TEAM, 3}
+    assert rooms_among(world.carol, [TEAM]) == []
+    actions.leave_room(world.alice, room_id=3)
+    assert {position.room_id for position in rooms_among(world.alice, [TEAM, 3])} == {TEAM}
 
 
 def test_empty_conversation(world: World) -> None:
@@ -135,7 +151,7 @@ def test_lists_cost_the_same_for_any_number(world: World, rooms: int) -> None:
     with exactly(3):
         assert len(list_conversations(world.alice, limit=100)) == rooms + 1
     with exactly(1):
-        assert len(room_positions(world.alice)) == rooms + 1
+        assert len(room_positions(world.alice, limit=99)) == rooms + 1
     with exactly(1):
         assert len(list_notifications(world.alice, limit=100)) == rooms
     with exactly(1):

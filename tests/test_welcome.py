@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from django_tenant_messaging import actions
-from django_tenant_messaging.realtime import hub
+from django_tenant_messaging.realtime import following
 from django_tenant_messaging.tenancy import run_in_tenant
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ async def test_what_happens_during_the_welcome_waits_for_the_hello(
         assert go_on.wait(10)
         return []
 
-    monkeypatch.setattr(hub, "online_contacts", slowly)
+    monkeypatch.setattr(following, "online_contacts", slowly)
     connecting = asyncio.create_task(peers.connect(acme, "bob", resume=False))
     await reached.wait()
     await run_in_tenant("acme", actions.create_room, alice, name="comes", members=[bob])

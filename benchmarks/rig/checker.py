@@ -1,4 +1,4 @@
-"""Whether everybody got everything: once, in order, unaltered, and nothing else. Looked at after a load, not during it."""
+"""Whether everybody got everything: once, in order, unaltered, and nothing else. Looked at after a load."""
 
 from __future__ import annotations
 
@@ -68,7 +68,9 @@ class Verdict:
 class Check:
     """The check of one load. Give it the records as they grow; it keeps what it has seen."""
 
-    def __init__(self, dialect: Dialect, messages: list[Sent], members: dict[Room, set[int]], *, first: int = 0) -> None:
+    def __init__(
+        self, dialect: Dialect, messages: list[Sent], members: dict[Room, set[int]], *, first: int = 0
+    ) -> None:
         self._dialect = dialect
         self._messages = messages
         self._members = members
@@ -139,9 +141,7 @@ class Check:
 
     def missing(self, acknowledged: Iterable[int]) -> int:
         """How many deliveries of these messages haven't come."""
-        return sum(
-            len(self._members[self._messages[number].room]) - self._received[number] for number in acknowledged
-        )
+        return sum(len(self._members[self._messages[number].room]) - self._received[number] for number in acknowledged)
 
     def verdict(self, acknowledged: Iterable[int]) -> Verdict:
         """The result, if nothing more comes."""

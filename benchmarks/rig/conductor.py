@@ -44,7 +44,7 @@ class Conductor:
         self._ask(Idle(seconds), Rested)
 
     def play(self, load: Load, on_settled: Callable[[], object]) -> Outcome:
-        """Carry out a load. `on_settled` is called when all that is to come has come, as far as anyone can tell then."""
+        """Carry out a load. `on_settled` is called when all has come, as far as anyone can tell then."""
         answer = self._ask(load, Outcome, on_settled)
         assert isinstance(answer, Outcome)
         return answer

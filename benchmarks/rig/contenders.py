@@ -47,9 +47,10 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Whom a scenario needs."""
+    """Whom a scenario needs. Plans of one prefix use the same tenants, with other people."""
 
     tenants: tuple[Tenant, ...]
+    prefix: str = "tenant"
 
     @classmethod
     def of_one(cls, users: int, rooms: list[list[int]]) -> Plan:
@@ -82,6 +83,15 @@ class Services:
             with psycopg.connect(self.postgres.url(), autocommit=True) as connection:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return self.postgres.url(name)
+
+    def log(self, contender: Contender) -> Path:
+        """Where a contender's processes write."""
+        return self.folder / f"{contender.name}.log"
+
+    def said(self, contender: Contender) -> list[str]:
+        """What a contender's processes wrote last."""
+        log = self.log(contender)
+        return log.read_text(errors="replace").splitlines()[-SHOWN_LINES:] if log.exists() else []
 
     def next_run(self) -> str:
         """A name that no earlier run has."""
@@ -154,7 +164,7 @@ class Contender(ABC):
                 "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "example_project")]),
                 **self.environment(services, redis),
             }
-            log = stack.enter_context((services.folder / f"{self.name}.log").open("ab"))
+            log = stack.enter_context(services.log(self).open("ab"))
             workers = [stack.enter_context(self._worker(environment, log)) for _ in range(self.workers)]
             ports = [port for _, port in workers]
             pids = [process.pid for process, _ in workers]
@@ -171,12 +181,12 @@ class Contender(ABC):
             port = probe.getsockname()[1]
         process = spawn(self.command(port), env=environment, output=log)
         try:
-            self._wait_until_ready(process, port, Path(log.name))
+            self._wait_until_ready(process, port)
             yield process, port
         finally:
             end(process, signals=[signal.SIGTERM], seconds=STOP_SECONDS)
 
-    def _wait_until_ready(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    def _wait_until_ready(self, process: subprocess.Popen[bytes], port: int) -> None:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and process.poll() is None:
             try:
@@ -185,8 +195,7 @@ class Contender(ABC):
                 time.sleep(0.05)
             else:
                 return
-        said = log.read_text(errors="replace").splitlines()[-SHOWN_LINES:]
-        raise ServiceError("\n".join([f"The server of {self.name!r} doesn't start. It said:", *said]))
+        raise ServiceError("Its server doesn't start.")
 
 
 def uvicorn(application: str, port: int) -> list[str]:
@@ -211,12 +220,13 @@ class Limit(Contender):
 
     def people(self, services: Services, plan: Plan) -> People:  # noqa: ARG002 - it keeps nobody
         """Number everybody."""
-        clients, rooms, next_room = [], [], 1
+        clients: list[Client] = []
+        rooms, next_room = [], 1
         for number, tenant in enumerate(plan.tenants):
             ids = list(range(next_room, next_room + len(tenant.rooms)))
             next_room += len(ids)
             rooms.append(ids)
-            for user, its_rooms in enumerate(rooms_of(tenant, ids)):
+            for its_rooms in rooms_of(tenant, ids):
                 path = f"/ws/?user={len(clients)}&rooms={','.join(map(str, its_rooms))}"
                 clients.append(Client(0, f"tenant{number}.localhost", path, "", its_rooms))
         return People(clients, rooms, ["public"])
@@ -265,11 +275,10 @@ class Project(Contender):
 
     def people(self, services: Services, plan: Plan) -> People:
         """Let a process with the project's settings make everybody."""
-        many = len(plan.tenants) > 1
         run = services.next_run()
         wanted: list[dict[str, Any]] = [
             {
-                "schema": f"{run}tenant{number}" if many else "tenant0",
+                "schema": f"{plan.prefix}{number}",
                 "users": tenant.users,
                 "rooms": tenant.rooms,
                 "stored": tenant.stored,
@@ -289,7 +298,7 @@ class Project(Contender):
             check=False,
         )
         if done.returncode:
-            raise ServiceError(f"The tenants of {self.name!r} can't be made:\n{done.stderr}")
+            raise ServiceError(f"Its tenants can't be made:\n{done.stderr}")
         made = json.loads(done.stdout)
         clients = [
             Client(0, of_tenant["host"], self.path, f"sessionid={session}", its_rooms)

@@ -57,7 +57,7 @@ class FrameReader:
             if end > size:
                 break
             position = end
-            if first == FINAL | TEXT:
+            if first == FINAL | TEXT and not self._parts:
                 found.append((TEXT, data[start:end]))
             else:
                 found += self._special(first, data[start:end])

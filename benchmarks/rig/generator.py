@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 QUIET = 0.3
 PATIENCE = 6.0
 POLL = 0.05
-KEEPALIVE_INTERVAL = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +123,6 @@ class Generator:
         self._ledger = Ledger(self.wires)
         self._members: dict[Room, set[int]] = {}
         self._player: Player | None = None
-        self._kept_alive_at = 0.0
 
     def carry_out(self, command: Command) -> None:
         """Do what is asked for and answer."""
@@ -155,14 +153,7 @@ class Generator:
         self.wires.watch(set())
         ends = time.monotonic() + seconds
         while time.monotonic() < ends:
-            self._poll(POLL)
-
-    def _poll(self, seconds: float) -> None:
-        self.wires.poll(seconds)
-        now = time.monotonic()
-        if now - self._kept_alive_at > KEEPALIVE_INTERVAL:
-            self._kept_alive_at = now
-            self.wires.keep_alive()
+            self.wires.poll(POLL)
 
     def _play(self, load: Load) -> Outcome:
         self.wires.watch({client for client, _ in load.senders})
@@ -170,7 +161,7 @@ class Generator:
         began, cpu = time.monotonic_ns(), time.process_time()
         player = self._player = player_of(load, self.wires, self._ledger)
         while not player.is_done:
-            self._poll(player.wait())
+            self.wires.poll(player.wait())
             player.step()
         load_of_generator = (time.process_time() - cpu) / (time.monotonic_ns() - began) * 1e9
         verdict = self._settle(check)
@@ -196,7 +187,7 @@ class Generator:
     def _await_quiet(self) -> None:
         began = time.monotonic_ns()
         while time.monotonic_ns() - max(self.wires.last_heard, began) < QUIET * 1e9:
-            self._poll(POLL)
+            self.wires.poll(POLL)
 
     def _check_records(self, check: Check) -> None:
         for wire in self.wires.wires:

@@ -112,7 +112,7 @@ class Player(Protocol):
     def step(self) -> None:
         """Do what is due."""
 
-    def hear(self, wire: Wire, news: News) -> None:
+    def hear(self, wire: Wire, news: News, /) -> None:
         """A sender got something."""
 
     @property
@@ -148,7 +148,7 @@ class ClosedPlayer:
         while self._overdue and self._overdue[0][0] < now:
             self._go_on(self._overdue.popleft()[1])
 
-    def hear(self, wire: Wire, news: News) -> None:
+    def hear(self, wire: Wire, news: News, /) -> None:
         """The next message follows one that is done."""
         self._ledger.hear(news)
         match news:
@@ -200,7 +200,7 @@ class OpenPlayer:
             self._ledger.send(sender, self._due)
             self._due += int(self._random.expovariate(self._rate) * 1e9)
 
-    def hear(self, wire: Wire, news: News) -> None:
+    def hear(self, _wire: Wire, news: News, /) -> None:
         """Acknowledgements are all that matters."""
         if not isinstance(news, Delivered):
             self._ledger.hear(news)
@@ -235,7 +235,7 @@ class BurstPlayer:
     def step(self) -> None:
         """Nothing is left to do."""
 
-    def hear(self, wire: Wire, news: News) -> None:
+    def hear(self, _wire: Wire, news: News, /) -> None:
         """Acknowledgements are all that matters."""
         self._last_news = time.monotonic()
         if not isinstance(news, Delivered):

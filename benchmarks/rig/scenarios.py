@@ -232,7 +232,7 @@ class Flatness:
     def _after(self, contender: Contender, services: Services, size: Size) -> Figures:
         """The cost in rooms that hold so many messages, measured in turn, so that a busy machine hits all alike."""
         everybody = (tuple(range(self.members)),)
-        plan = Plan(tuple(Tenant(self.members, everybody, stored) for stored in size.stored))
+        plan = Plan(tuple(Tenant(self.members, everybody, stored) for stored in size.stored), prefix="stored")
         with staged(contender, services, plan) as stage:
             found: dict[int, list[Figures]] = {stored: [] for stored in size.stored}
             for turn in range(size.rounds + 1):

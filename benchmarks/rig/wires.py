@@ -27,6 +27,7 @@ READ_SIZE = 1 << 16
 PORTS_OF_AN_ADDRESS = 20_000
 PING_BYTE = 0x80 | PING
 KEEPALIVE_SECONDS = 20
+KEEPALIVE_INTERVAL = 1.0
 PATIENCE = 30.0
 
 
@@ -93,6 +94,7 @@ class Wires:
         self.dialect = dialect
         self.wires: list[Wire] = []
         self.last_heard = time.monotonic_ns()
+        self._looked_at = 0.0
         self._on_news = on_news
         self._by_descriptor: dict[int, Wire] = {}
         self._epoll = select.epoll()
@@ -117,7 +119,9 @@ class Wires:
                 opening -= served
                 deadline = time.monotonic() + PATIENCE
             elif time.monotonic() > deadline:
-                raise LostConnectionError(f"{len(opening)} of {len(clients)} connections aren't served: {opening.pop().state}")
+                raise LostConnectionError(
+                    f"{len(opening)} of {len(clients)} connections aren't served: {opening.pop().state}"
+                )
         seconds = time.monotonic() - began
         for wire in opened:
             wire.checked = copy.deepcopy(wire.reader)
@@ -146,6 +150,7 @@ class Wires:
     def poll(self, timeout: float) -> None:
         """Read what comes within so many seconds; returns after the first that came."""
         # Unlike epoll's own, this timeout isn't rounded up to a millisecond.
+        self._keep_alive()
         if timeout > 0 and not select.select([self._epoll], [], [], timeout)[0]:
             return
         by_descriptor, clock = self._by_descriptor, time.monotonic_ns
@@ -246,12 +251,12 @@ class Wires:
             raise LostConnectionError(f"The server doesn't take what is sent: {error.strerror}.") from error
         wire.outgoing = wire.outgoing[sent:]
 
-    def keep_alive(self) -> None:
-        """Say what keeps connections that were silent for long."""
-        payload = self.dialect.keepalive
-        if payload is None:
+    def _keep_alive(self) -> None:
+        """Say what keeps connections that were silent for long; looked at once in a while."""
+        now = time.monotonic()
+        if self.dialect.keepalive is None or now < self._looked_at + KEEPALIVE_INTERVAL:
             return
-        silent_since = time.monotonic() - KEEPALIVE_SECONDS
+        self._looked_at = now
         for wire in self.wires:
-            if wire.said_at < silent_since:
-                self.say(wire, payload)
+            if wire.state == "served" and wire.said_at < now - KEEPALIVE_SECONDS:
+                self.say(wire, self.dialect.keepalive)

@@ -63,9 +63,7 @@ rooms: defaultdict[int, Room] = defaultdict(Room)
 pools: list[AsyncConnectionPool[Any]] = []
 
 
-async def application(
-    scope: dict[str, Any], receive: Callable[[], Awaitable[dict[str, Any]]], send: Send
-) -> None:
+async def application(scope: dict[str, Any], receive: Callable[[], Awaitable[dict[str, Any]]], send: Send) -> None:
     """The ASGI application."""
     if scope["type"] == "lifespan":
         await lifespan(receive, send)

@@ -1,4 +1,4 @@
-"""A consumer as the Channels tutorial writes it, with what a competent user adds: rights, tenants, one socket a client."""
+"""A consumer as the Channels tutorial writes it, with rights, tenants, and one socket for all rooms of a client."""
 
 from __future__ import annotations
 

@@ -88,6 +88,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "heartbeat_interval": 25.0,
         "max_content_length": 10000,
         "rooms": [ROOM],
+        "rooms_limited": False,
         "online": [ALICE],
     },
     "MessageFrame": {"type": "message", "room": 7, "after": 41, "seq": 42, "message": MESSAGE},

@@ -15,6 +15,7 @@ from frame_examples import EXAMPLES
 
 from django_tenant_messaging import conf, exceptions
 from django_tenant_messaging.payloads import ClientFrame, ServerFrame
+from django_tenant_messaging.realtime.allowance import COSTS
 from django_tenant_messaging.realtime.close_codes import CloseCode
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ ERROR_ADVICE = {
     "not_found": ("Forget the room, or the message that was answered.", "no"),
     "forbidden": ("Don't offer it to this user.", "no"),
     "conflict": ("Correct the client: a new message needs a new client id, and a socket resumes once.", "no"),
+    "rate_limited": ("Wait for `details.retry_after` seconds. Repeat a send with the same `client_id`.", "yes"),
     "tenant_not_ready": (
         "Nothing: the socket is closed with 4503, and the client comes back. The operators' logs say what is wrong.",
         "yes",
@@ -104,7 +106,23 @@ def server_frames_page() -> str:
     return frames_page(get_args(ServerFrame), mode="serialization")
 
 
+def frame_costs_page() -> str:
+    """What each frame is charged."""
+
+    def sign(counts: bool) -> str:
+        return "1" if counts else ""
+
+    return table(
+        ("Frame", "Of the socket's", "Of the user's", "Of the room's and the tenant's"),
+        [
+            (f"`{kind}`", str(cost.frames), sign(cost.is_write), sign(cost.is_post))
+            for kind, cost in sorted(COSTS.items(), key=lambda item: (item[1], item[0]))
+        ],
+    )
+
+
 PAGES = {
+    "frame_costs.md": frame_costs_page,
     "settings.md": settings_page,
     "error_codes.md": error_codes_page,
     "close_codes.md": close_codes_page,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -91,6 +92,8 @@ CACHES = {
         "REVERSE_KEY_FUNCTION": "django_tenants.cache.reverse_key",
     }
 }
+# As JSON; for whoever tries settings out, and for the replay, which is faster than any person.
+TENANT_MESSAGING = json.loads(os.environ.get("TENANT_MESSAGING", "{}"))
 if redis_url := os.environ.get("REDIS_URL"):
     CHANNEL_LAYERS = {
         "default": {

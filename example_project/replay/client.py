@@ -111,7 +111,7 @@ class Client:
                 failures = 0
                 await self._converse(socket)
             except InvalidStatus as error:
-                if error.response.status_code < 500:
+                if error.response.status_code < 500 and error.response.status_code != 429:
                     raise RefusedError(f"{self.account.username}: HTTP {error.response.status_code}") from error
                 failures += 1
             except ConnectionClosed as error:
@@ -153,24 +153,28 @@ class Client:
             self._socket.transport.abort()
 
     async def request(self, frame: dict[str, Any]) -> dict[str, Any]:
-        """Send a frame and return its `ok`.
+        """Send a frame, again after a pause where it is too much at once, and return its `ok`.
 
         Raises ReplyError when it is answered with an error, ConnectionError or websockets' ConnectionClosed
         when the socket is lost, TimeoutError when no reply comes.
         """
         if self._socket is None:
             raise ConnectionError("not connected")
+        while (reply := await self._ask(self._socket, frame))["type"] == "error":
+            if reply["code"] != "rate_limited":
+                raise ReplyError(reply["code"], reply["message"])
+            await asyncio.sleep(reply["details"]["retry_after"])
+        return reply
+
+    async def _ask(self, socket: ClientConnection, frame: dict[str, Any]) -> dict[str, Any]:
         self._next_id += 1
         key = str(self._next_id)
         future = self._replies[key] = asyncio.get_running_loop().create_future()
         try:
-            await self._socket.send(json.dumps({**frame, "id": key}))
-            reply: dict[str, Any] = await asyncio.wait_for(future, REPLY_TIMEOUT)
+            await socket.send(json.dumps({**frame, "id": key}))
+            return await asyncio.wait_for(future, REPLY_TIMEOUT)
         finally:
             self._replies.pop(key, None)
-        if reply["type"] == "error":
-            raise ReplyError(reply["code"], reply["message"])
-        return reply
 
     async def send_message(self, room: int, client_id: str, text: str, reply_to: int | None) -> tuple[int, int]:
         """Send a message until it is acknowledged, always with the same client id. Returns its id and seq."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -23,6 +24,8 @@ PROJECT_DIR = Path(__file__).resolve().parent.parent
 START_SECONDS = 60
 STOP_SECONDS = 30
 SHOWN_LINES = 40
+UNLIMITED = {f"RATE_LIMIT_{name}": None for name in ("CONNECT", "SOCKET", "USER", "ROOM", "TENANT")}
+"""The replay is as fast as the server can be, not as people are."""
 
 
 @contextmanager
@@ -43,7 +46,12 @@ def own_server(tell: Callable[[str], object]) -> Iterator[tuple[str, int]]:
     command += ["--ws", "websockets-sansio", "--ws-max-size", str(256 * 1024), "--timeout-graceful-shutdown", "2"]
     command += ["--no-access-log", "--log-level", "warning"]
     # In debug mode Django keeps the text of every query.
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT_DIR), "DEBUG": "0"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(PROJECT_DIR),
+        "DEBUG": "0",
+        "TENANT_MESSAGING": json.dumps(UNLIMITED),
+    }
     with tempfile.TemporaryFile() as log:
         process = spawn(command, env=environment, output=log)
         try:

@@ -11,6 +11,8 @@ from django.utils.translation import gettext_lazy as _
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from django.dispatch import Signal
+
     from .events import Event
 
 
@@ -68,35 +70,33 @@ def publish(events: Sequence[Event]) -> None:
 
 def send_signals(events: Sequence[Event]) -> None:
     """Tell the host's receivers, in the event's tenant."""
-    from . import signals
-    from .events import MembersChanged, MessageDeleted, MessageEdited, MessagePosted, RoomRenamed
     from .tenancy import activated
 
     for event in events:
-        with activated(event.schema_name):
-            match event:
-                case MessagePosted():
-                    signals.message_sent.send_robust(None, message=event.message, schema_name=event.schema_name)
-                case MessageEdited():
-                    signals.message_edited.send_robust(None, message=event.message, schema_name=event.schema_name)
-                case MessageDeleted():
-                    signals.message_deleted.send_robust(
-                        None, message=event.message, deleted_by=event.deleted_by, schema_name=event.schema_name
-                    )
-                case RoomRenamed():
-                    signals.room_renamed.send_robust(
-                        None, room_id=event.room_id, name=event.name, schema_name=event.schema_name
-                    )
-                case MembersChanged():
-                    signals.members_changed.send_robust(
-                        None,
-                        room_id=event.room_id,
-                        joined=event.joined,
-                        left=event.left,
-                        schema_name=event.schema_name,
-                    )
-                case _:
-                    pass
+        signal, arguments = signal_of(event)
+        if signal is not None and signal.has_listeners():
+            with activated(event.schema_name):
+                signal.send_robust(None, schema_name=event.schema_name, **arguments)
+
+
+def signal_of(event: Event) -> tuple[Signal | None, dict[str, Any]]:
+    """Return the signal by which hosts hear of an event, if there is one, and its arguments."""
+    from . import signals
+    from .events import MembersChanged, MessageDeleted, MessageEdited, MessagePosted, RoomRenamed
+
+    match event:
+        case MessagePosted(message=message):
+            return signals.message_sent, {"message": message}
+        case MessageEdited(message=message):
+            return signals.message_edited, {"message": message}
+        case MessageDeleted(message=message, deleted_by=deleted_by):
+            return signals.message_deleted, {"message": message, "deleted_by": deleted_by}
+        case RoomRenamed(room_id=room_id, name=name):
+            return signals.room_renamed, {"room_id": room_id, "name": name}
+        case MembersChanged(room_id=room_id, joined=joined, left=left):
+            return signals.members_changed, {"room_id": room_id, "joined": joined, "left": left}
+        case _:
+            return None, {}
 
 
 def bind_login(request: Any, **_kwargs: Any) -> None:

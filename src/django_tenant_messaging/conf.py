@@ -148,6 +148,9 @@ class MessagingSettings:
     """Seconds between two comparisons of the watched rooms with the database: a lost event stays lost no longer."""
     PRESENCE_TTL = Setting(60.0, seconds(1))
     """Seconds after which a user whose server process died counts as offline."""
+    SHUTDOWN_SECONDS = Setting(5.0, seconds(0))
+    """Most seconds over which a process that is asked to stop (SIGTERM) sends its clients to the others, so that they
+    don't all come back at the same moment. With few clients it takes less; 0 leaves it to the server, at once."""
     ACCESS_RECHECK_INTERVAL = Setting(60.0, seconds(1))
     """Seconds between two looks at whether those who are connected may still be. Logouts, saved and deleted users and
     :func:`~.actions.recheck_access` are acted on at once; this finds what was changed in some other way."""

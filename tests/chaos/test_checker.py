@@ -129,7 +129,7 @@ class TestWrites:
         assert tale.found() == {"acknowledged_missing": 1}
 
     @pytest.mark.parametrize(("is_known", "kind"), [(True, "acknowledged_twice"), (False, "unknown_twice")])
-    def test_written_twice(self, tale: Tale, is_known: bool, kind: str) -> None:  # noqa: FBT001 - a parameter
+    def test_written_twice(self, tale: Tale, is_known: bool, kind: str) -> None:
         write = tale.send("alice", "twice")
         again = tale.send("alice", "twice")
         tale.history.writes.remove(again)

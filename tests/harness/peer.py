@@ -44,7 +44,7 @@ class Peer:
     def __init__(self, scope: dict[str, Any]) -> None:
         self.scope = scope
         self.events: list[dict[str, Any]] = []
-        self.unasked_errors: list[dict[str, Any]] = []
+        self.unasked: list[dict[str, Any]] = []
         self.subprotocol: str | None = None
         self.close_code: int | None = None
         self.session_key = ""
@@ -138,7 +138,7 @@ class Peer:
         elif frame["id"] in self._replies:
             self._replies.pop(frame["id"]).set_result(frame)
         else:
-            self.unasked_errors.append(frame)
+            self.unasked.append(frame)
 
 
 def scope_for(host: str, *, cookie: str = "", origin: str | None = "", **fields: Any) -> dict[str, Any]:

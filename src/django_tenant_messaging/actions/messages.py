@@ -72,8 +72,8 @@ def send_message(
 def send_messages(drafts: Sequence[Draft]) -> list[SentMessage | Exception]:
     """Send several messages in one statement, and return for each what :func:`send_message` returns or raises.
 
-    They are written in their order. A bad one fails alone. It waits for rooms that somebody else has locked, one after
-    the other; a server that must not wait calls :func:`send_messages_where_free`. Two queries, one without mentions.
+    They are written in their order. A bad one fails alone. It waits for rooms that somebody else has locked. Two
+    queries, one without mentions.
     """
     return [_written(answer) for answer in _send(drafts, WAIT_FOR_LOCKED)]
 
@@ -92,24 +92,32 @@ def _written(answer: SentMessage | Exception | None) -> SentMessage | Exception:
 
 def _send(drafts: Sequence[Draft], locked: LockedRows) -> list[SentMessage | Exception | None]:
     answers: dict[int, SentMessage | Exception | None] = {}
+    first: dict[tuple[Any, UUID], int] = {}
     able: dict[int, Draft] = {}
-    repeated: list[int] = []
-    keys: set[tuple[Any, UUID]] = set()
     for number, draft in enumerate(drafts):
         try:
             able[number] = _clean(draft)
         except MessagingError as error:
             answers[number] = error
-            continue
-        if draft.key in keys:
-            del able[number]
-            repeated.append(number)
-        keys.add(draft.key)
-    if able:
-        answers.update(zip(able, _send_distinct(list(able.values()), locked), strict=True))
-    if repeated:
-        # Once the first is written, a repeat finds it.
-        answers.update(zip(repeated, _send([drafts[number] for number in repeated], locked), strict=True))
+        else:
+            first.setdefault(draft.key, number)
+    distinct = {number: able.pop(number) for number in first.values()}
+    if distinct:
+        answers.update(zip(distinct, _send_distinct(list(distinct.values()), locked), strict=True))
+    again: dict[int, Draft] = {}
+    changed: set[tuple[Any, UUID]] = set()
+    for number, draft in able.items():
+        earlier = first[draft.key]
+        answer = answers[earlier]
+        if isinstance(answer, SentMessage):
+            answers[number] = _repeated(draft, answer.message)
+        elif draft == distinct[earlier] and draft.key not in changed:
+            answers[number] = answer
+        else:
+            again[number] = draft
+            changed.add(draft.key)
+    if again:
+        answers.update(zip(again, _send(list(again.values()), locked), strict=True))
     return [answers[number] for number in range(len(drafts))]
 
 
@@ -149,7 +157,8 @@ def _send_distinct(drafts: Sequence[Draft], locked: LockedRows) -> list[SentMess
         elif outcome.earlier_id is not None:
             answers.append(_repeated(draft, earlier[outcome.earlier_id]))
         elif outcome.is_busy:
-            answers.append(None)
+            # Who waited for a locked row, and then didn't get it, lost it: the sender was removed at that moment.
+            answers.append(None if locked is PASS_OVER_LOCKED else _no_such_room(draft.room_id))
         elif outcome.message_id is None or outcome.seq is None or outcome.timestamp is None:
             answers.append(_no_such_reply(draft.reply_to) if outcome.is_member else _no_such_room(draft.room_id))
         else:

@@ -3,7 +3,10 @@
 One statement is one round trip and one commit, however many messages there are. Its parts run in the order in which
 they need each other:
 
-* ``draft``: what is to be written, one row each.
+* ``draft``: what is to be written, one row each. ``named``: whom it mentions.
+* ``person``, ``answered``: the users and the earlier messages that the rows will refer to, locked against their
+  deletion. The database would lock them by itself for the foreign keys, but at the end and waiting. Whoever deletes a
+  user has the user's row first and then wants the memberships; so the users come first here too.
 * ``member``: the right to post, locked against a removal at the same time. A removal locks in the same order,
   membership before counter, so none can come between the check and the message.
 * ``able``: the drafts that may be written: nothing was sent with their client id before, their sender is a member, and
@@ -16,27 +19,32 @@ they need each other:
 moment meet at the unique key instead: the second is rolled back whole and finds the first when it runs again.
 
 Messages for several rooms must not wait for each other's rooms: the statement for them passes over what somebody else
-has locked (``SKIP LOCKED``) and says so. It never waits for a row, so it can't be part of a deadlock.
+has locked (``SKIP LOCKED``) and says so. It waits for nothing but the unique key of a client id that somebody else is
+just using.
 """
 
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth import get_user_model
-from django.db import DataError, IntegrityError, connections, transaction
+from django.db import DataError, IntegrityError, OperationalError, connections, transaction
 
 from ..models import Membership, Mention, Message, Notification, RoomCounter
 from ..tenancy import TENANT_DATABASE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
     from uuid import UUID
+
+ATTEMPTS = 2
+DEADLOCK = "40P01"
+"""What PostgreSQL calls it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +88,38 @@ def write_messages(rows: Sequence[Row], *, locked: LockedRows) -> list[Outcome |
     try:
         return list(_execute(rows, locked))
     except (IntegrityError, DataError):
-        return [_write_alone(row, locked) for row in rows]
+        pass
+    except OperationalError as error:
+        if not _is_deadlock(error):
+            raise
+    return list(_write_one_by_one(rows, locked))
+
+
+def _write_one_by_one(rows: Sequence[Row], locked: LockedRows) -> Iterator[Outcome | Exception]:
+    passed_over: dict[tuple[int, Any], Outcome] = {}
+    for row in rows:
+        place = row.room_id, row.sender
+        # Nobody's message overtakes an earlier one of theirs in the same room.
+        outcome = passed_over[place] if place in passed_over else _write_alone(row, locked)
+        if isinstance(outcome, Outcome) and outcome.is_busy:
+            passed_over[place] = outcome
+        yield outcome
 
 
 def _write_alone(row: Row, locked: LockedRows) -> Outcome | Exception:
+    for _ in range(ATTEMPTS - 1):
+        # Whoever was first with the client id is found the next time.
+        with suppress(IntegrityError):
+            return _execute([row], locked)[0]
     try:
         return _execute([row], locked)[0]
     except (IntegrityError, DataError) as error:
         return error
+
+
+def _is_deadlock(error: OperationalError) -> bool:
+    """Say whether two statements waited for each other: at the keys of two client ids, each used in both."""
+    return getattr(error.__cause__, "sqlstate", None) == DEADLOCK
 
 
 class LockedRows:
@@ -141,6 +173,13 @@ def _statement(locked: LockedRows) -> str:
     membership, counter = Membership._meta.db_table, RoomCounter._meta.db_table
     notification = Notification._meta.db_table
     room = Message._meta.get_field("room").related_model._meta.db_table
+    all_free = ""
+    if locked is PASS_OVER_LOCKED:
+        # Who waits for them gets them, unless they were deleted: then the message is written without them.
+        # And nobody's message overtakes an earlier one of theirs in the same room.
+        all_free = """
+          AND NOT EXISTS (SELECT FROM locked WHERE locked.room_id = draft.room_id
+                          AND locked.sender_id = draft.sender_id AND locked.n <= draft.n)"""
     return f"""
 WITH draft AS MATERIALIZED (
     SELECT given.*, kind,
@@ -148,23 +187,47 @@ WITH draft AS MATERIALIZED (
                AS earlier_id,
            (SELECT visible_after_seq FROM {membership} p
             WHERE p.room_id = given.room_id AND p.user_id = given.sender_id AND left_seq IS NULL) AS visible_after_seq,
-           (SELECT seq FROM {message} m WHERE m.id = given.reply_to AND m.room_id = given.room_id) AS reply_seq
+           (SELECT seq FROM {message} m WHERE m.id = given.reply_to AND m.room_id = given.room_id) AS reply_seq,
+           CASE kind WHEN 'direct' THEN (SELECT user_id FROM {membership} other
+                                         WHERE other.room_id = given.room_id AND user_id <> given.sender_id LIMIT 1)
+           END AS receiver_id
     FROM unnest(%(rooms)s::bigint[], %(senders)s::{key_type}[], %(client_ids)s::uuid[], %(contents)s::text[],
                 %(replies)s::bigint[], %(direct_texts)s::text[], %(mention_texts)s::text[]) WITH ORDINALITY
          AS given (room_id, sender_id, client_id, content, reply_to, direct_text, mention_text, n)
     LEFT JOIN {room} room ON room.id = given.room_id
-), member AS (
+), named AS MATERIALIZED (
+    SELECT * FROM unnest(%(mention_numbers)s::bigint[], %(mention_users)s::{key_type}[]) WITH ORDINALITY
+                  AS name (n, user_id, place)
+), needed AS (
+    SELECT n, sender_id AS user_id FROM draft
+    UNION ALL SELECT n, receiver_id FROM draft WHERE receiver_id IS NOT NULL
+    UNION ALL SELECT n, user_id FROM named
+), person AS MATERIALIZED (
+    SELECT "{user.pk.column}" AS id FROM "{user.db_table}" WHERE "{user.pk.column}" IN (SELECT user_id FROM needed)
+    ORDER BY 1 FOR KEY SHARE {locked.clause}
+), answered AS MATERIALIZED (
+    SELECT id FROM {message}
+    WHERE id IN (SELECT reply_to FROM draft WHERE reply_seq IS NOT NULL) AND (SELECT count(*) FROM person) > 0
+    ORDER BY id FOR KEY SHARE {locked.clause}
+), member AS MATERIALIZED (
     SELECT room_id, user_id FROM {membership}
     WHERE (room_id, user_id) IN (SELECT room_id, sender_id FROM draft WHERE earlier_id IS NULL) AND left_seq IS NULL
-    FOR SHARE {locked.clause}
+          AND user_id IN (SELECT id FROM person) AND (SELECT count(*) FROM answered) >= 0
+    ORDER BY id FOR SHARE {locked.clause}
+), locked AS (
+    SELECT n, room_id, sender_id FROM draft
+    WHERE reply_seq IS NOT NULL AND reply_to NOT IN (SELECT id FROM answered)
+          OR EXISTS (SELECT FROM needed WHERE needed.n = draft.n AND user_id NOT IN (SELECT id FROM person))
 ), able AS (
     SELECT draft.*, row_number() OVER (PARTITION BY draft.room_id ORDER BY n) AS number
     FROM draft JOIN member ON member.room_id = draft.room_id AND user_id = sender_id
-    WHERE earlier_id IS NULL AND (reply_to IS NULL OR reply_seq > visible_after_seq)
+    WHERE earlier_id IS NULL AND (reply_to IS NULL OR reply_seq > visible_after_seq){all_free}
 ), wanted AS (
     SELECT room_id, max(number) AS number FROM able GROUP BY room_id
-), free AS (
-    SELECT room_id FROM {counter} WHERE room_id IN (SELECT room_id FROM wanted) FOR UPDATE {locked.clause}
+), free AS MATERIALIZED (
+    SELECT room_id FROM {counter} counter JOIN {room} room ON room.id = room_id
+    WHERE room_id IN (SELECT room_id FROM wanted)
+    ORDER BY room_id FOR UPDATE OF counter {locked.clause} FOR KEY SHARE OF room {locked.clause}
 ), place AS (
     UPDATE {counter} counter
     SET last_seq = last_seq + wanted.number, last_activity_at = clock_timestamp()
@@ -175,19 +238,19 @@ WITH draft AS MATERIALIZED (
     INSERT INTO {message} (room_id, seq, changed_seq, sender_id, receiver_id, content, timestamp, is_read,
                            reply_to_id, client_id)
     SELECT able.room_id, last_seq + number, last_seq + number, sender_id,
-           CASE kind WHEN 'direct' THEN (SELECT user_id FROM {membership} other
-                                         WHERE other.room_id = able.room_id AND user_id <> sender_id LIMIT 1) END,
-           content, clock_timestamp(), false, reply_to, client_id
+           (SELECT id FROM person WHERE id = receiver_id), content, clock_timestamp(), false,
+           (SELECT id FROM answered WHERE id = reply_to), client_id
     FROM able JOIN place ON place.room_id = able.room_id
+    ORDER BY n
     RETURNING id, seq, timestamp, receiver_id, sender_id, client_id
 ), numbered AS (
-    SELECT written.*, n, direct_text, mention_text FROM written JOIN draft USING (sender_id, client_id)
+    SELECT written.*, n, direct_text, mention_text
+    FROM written JOIN draft ON draft.sender_id = written.sender_id AND draft.client_id = written.client_id
 ), mention AS (
-    SELECT id, user_id, timestamp, receiver_id, mention_text
-    FROM numbered JOIN unnest(%(mention_numbers)s::bigint[], %(mention_users)s::{key_type}[]) AS name (n, user_id)
-         USING (n)
+    SELECT numbered.id, user_id, timestamp, receiver_id, mention_text, place
+    FROM numbered JOIN named USING (n) JOIN person ON person.id = user_id
 ), mentioned AS (
-    INSERT INTO {mention} (message_id, user_id) SELECT id, user_id FROM mention
+    INSERT INTO {mention} (message_id, user_id) SELECT id, user_id FROM mention ORDER BY place
 ), told AS (
     INSERT INTO {notification} (user_id, message_id, notification_text, is_read, created_at)
     SELECT receiver_id, id, direct_text, false, timestamp FROM numbered WHERE receiver_id IS NOT NULL

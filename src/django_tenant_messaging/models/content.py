@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from ..conf import messaging_settings
 from ..exceptions import Invalid
+
+SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def clean_text(text: str, *, field: str, limit: int) -> str:
@@ -14,11 +17,12 @@ def clean_text(text: str, *, field: str, limit: int) -> str:
     """
     if "\0" in text:
         raise Invalid.field(field, "must not contain NUL characters")
-    if any("\ud800" <= char <= "\udfff" for char in text):
-        raise Invalid.field(field, "must not contain lone surrogates")
     if len(text) > 4 * limit:
         raise Invalid.field(field, f"must have at most {limit} characters, has {len(text)}")
-    text = unicodedata.normalize("NFC", text)
+    if not text.isascii():
+        if SURROGATES.search(text):
+            raise Invalid.field(field, "must not contain lone surrogates")
+        text = unicodedata.normalize("NFC", text)
     if len(text) > limit:
         raise Invalid.field(field, f"must have at most {limit} characters, has {len(text)}")
     if not text.strip():

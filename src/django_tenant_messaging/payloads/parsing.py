@@ -47,12 +47,13 @@ def parse_frame(text: str) -> tuple[str | None, ClientFrame | FrameError | Inval
 
 def _strict_json(text: str) -> Any:
     try:
-        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique_keys)
+        value = _DECODER.decode(text)
     except RecursionError:
         raise _too_deep() from None
     except ValueError as error:
         raise BadJson(f"The frame is not JSON: {_reason(error)}.") from None
-    if _deeper_than(value, MAX_DEPTH):
+    # Nothing can be deeper than it has brackets.
+    if text.count("{") + text.count("[") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
         raise _too_deep()
     return value
 
@@ -84,6 +85,9 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) != len(pairs):
         raise _RefusedError("an object has a key twice")
     return value
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique_keys)
 
 
 def _deeper_than(value: Any, depth: int) -> bool:

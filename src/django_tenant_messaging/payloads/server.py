@@ -121,6 +121,10 @@ class HelloFrame(_Payload):
     heartbeat_interval: float = Field(description="Seconds.")
     max_content_length: int = Field(description="Characters of the longest message.")
     rooms: list[RoomPayload]
+    rooms_limited: bool = Field(
+        description="Whether the user is in more rooms than these, which have the latest activity. Another one's events"
+        " come once a frame names it, such as `history`: its `room_added` comes before the reply."
+    )
     online: list[UserPayload] = Field(description="Who is online among those who share a room with the user.")
 
 
@@ -146,10 +150,11 @@ class ErrorFrame(_Payload):
 class ResumeStatus(_Payload):
     """What a position was worth."""
 
-    status: Literal["ok", "limited", "reset", "gone"] = Field(
+    status: Literal["ok", "limited", "reset", "gone", "unfollowed"] = Field(
         description="`ok`: all that was missed follows. `limited`: too much was missed, the stream starts at `seq`;"
         " read what lies before it by `history`. `reset`: the position isn't of this history; drop what you hold, read"
-        " it again by `history`. `gone`: the user isn't in the room."
+        " it again by `history`. `gone`: the user isn't in the room. `unfollowed`: hello says `rooms_limited`, and"
+        " doesn't name the room."
     )
     seq: int = Field(description="Events follow from here.")
 

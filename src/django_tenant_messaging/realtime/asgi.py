@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..conf import messaging_settings
-from ..exceptions import FrameError, MessagingError, TenantNotReady, Unavailable
+from ..exceptions import FrameError, MessagingError, RateLimited, TenantNotReady, Unavailable
 from ..payloads import PROTOCOL, HelloFrame, RoomPayload, UserPayload, parse_frame, user_payloads
 from ..selectors import user_ref
 from ..signals import tenant_refused
 from ..tenancy import close_executor, public_schema, run_in_tenant
+from .allowance import LONGEST_PAUSE, Allowance, charge_handshake
 from .close_codes import CloseCode
 from .commands import Commands
+from .draining import TerminationGuard
 from .handshake import choose_protocol, find_tenant, identify
 from .hub import hub_of_this_loop, running_hub
 from .socket import Socket
@@ -78,18 +81,25 @@ class MessagingWebSocket:
         protocol = choose_protocol(scope.get("subprotocols", ()))
         if isinstance(protocol, CloseCode):
             # A page sees the code only if one of the protocols that it offered is accepted first.
-            await _refuse(send, protocol, scope, scope["subprotocols"][0])
+            await _refuse(send, Refusal(protocol), scope, scope["subprotocols"][0])
+            return
+        hub = self._hub or hub_of_this_loop()
+        if hub.is_draining:
+            await _refuse(send, Refusal(CloseCode.RESTART, 1), scope, protocol)
+            return
+        try:
+            charge_handshake(hub.limiter, scope)
+        except RateLimited as error:
+            await _refuse(send, Refusal(CloseCode.RATE_LIMITED, math.ceil(error.retry_after)), scope, protocol)
             return
         admitted = await self._admit(scope)
         if isinstance(admitted, CloseCode):
-            await _refuse(send, admitted, scope, protocol)
+            await _refuse(send, Refusal(admitted), scope, protocol)
             return
         schema_name, standing = admitted
         await send({"type": "websocket.accept", "subprotocol": protocol})
-        hub = self._hub or hub_of_this_loop()
         socket = partial(Socket, schema_name=schema_name, standing=standing, scope=scope, send=send)
-        connection = _Connection(hub, socket)
-        await connection.serve(receive)
+        await _Connection(hub, socket).serve(receive)
 
     async def _admit(self, scope: MutableMapping[str, Any]) -> tuple[str, Standing] | CloseCode:
         """Return the tenant's schema and who connects, or why they may not."""
@@ -115,7 +125,8 @@ class _Connection:
     def __init__(self, hub: Hub, socket: Callable[..., Socket]) -> None:
         self._hub = hub
         self._socket = socket(catch_up=hub.catch_up, on_end=self._end_reading)
-        self._commands = Commands(self._socket, hub.sends)
+        self._commands = Commands(self._socket, hub.sends, hub.following)
+        self._allowance = Allowance(hub.limiter, self._socket)
         self._task = asyncio.current_task()
         self._is_receiving = False
         self._is_ended = False
@@ -123,7 +134,9 @@ class _Connection:
     async def serve(self, receive: Receive) -> None:
         """Greet the client and carry out its frames, until either side closes the connection."""
         try:
-            if await self._welcome():
+            if self._is_one_too_many():
+                self._socket.close(CloseCode.RATE_LIMITED)
+            elif await self._welcome():
                 await self._read(receive)
             else:
                 self._socket.close(CloseCode.UNAVAILABLE)
@@ -139,6 +152,17 @@ class _Connection:
         if self._is_receiving and self._task is not None:
             self._is_receiving = False
             self._task.cancel()
+
+    def _is_one_too_many(self) -> bool:
+        """Say whether the user has all the sockets of this process that one may have."""
+        socket = self._socket
+        others = len(self._hub.sockets.get((socket.schema_name, socket.user_id), ()))
+        if others < messaging_settings.MAX_SOCKETS_PER_USER:
+            return False
+        logger.info(
+            "[%s] Another socket of user %s was refused: there are %s.", socket.schema_name, socket.user_id, others
+        )
+        return True
 
     async def _welcome(self) -> bool:
         socket = self._socket
@@ -157,6 +181,7 @@ class _Connection:
                 heartbeat_interval=messaging_settings.HEARTBEAT_INTERVAL,
                 max_content_length=messaging_settings.MAX_CONTENT_LENGTH,
                 rooms=[RoomPayload.of(seat.room) for seat in socket.seats.values()],
+                rooms_limited=socket.rooms_limited,
                 online=user_payloads(online),
             )
         )
@@ -177,9 +202,16 @@ class _Connection:
             socket.last_heard = time.monotonic()
             text = event.get("text")
             if text is None or _is_too_large(text):
+                await socket.unanswered.at_most(0)
                 socket.close(CloseCode.FRAME_TOO_LARGE)
                 continue
             frame_id, frame = parse_frame(text)
+            try:
+                self._allowance.spend(frame)
+            except RateLimited as error:
+                await self._commands.refuse(frame_id, error)
+                await self._pause(error)
+                continue
             if not isinstance(frame, MessagingError):
                 await self._commands.carry_out(frame)
                 continue
@@ -188,35 +220,63 @@ class _Connection:
             if bad_frames >= messaging_settings.MAX_BAD_FRAMES:
                 socket.close(CloseCode.BAD_FRAMES)
 
+    async def _pause(self, error: RateLimited) -> None:
+        """Read nothing for a while, so that a flood is held up on its way and not in our memory."""
+        socket = self._socket
+        if self._allowance.is_abused:
+            logger.info("[%s] A socket of user %s was closed: it sends too much.", socket.schema_name, socket.user_id)
+            socket.close(CloseCode.RATE_LIMITED)
+        else:
+            await asyncio.sleep(min(error.retry_after, LONGEST_PAUSE))
+
+
+class Refusal(NamedTuple):
+    """Why a handshake is refused, and after how many seconds another one may be tried."""
+
+    code: CloseCode
+    retry_after: int = TenantNotReady.retry_after
+
+
+#: For what lies with the server or with the moment: by an HTTP answer, where the server can give one.
+DENIALS = {
+    CloseCode.UNAVAILABLE: (503, b"The service is being prepared; try again later.\n"),
+    CloseCode.RESTART: (503, b"The server is being restarted; try again.\n"),
+    CloseCode.RATE_LIMITED: (429, b"Too many connections at once; try again later.\n"),
+}
+
 
 def _is_too_large(text: str) -> bool:
     limit = messaging_settings.MAX_FRAME_BYTES
     return len(text) > limit or (not text.isascii() and len(text.encode("utf-8", "surrogatepass")) > limit)
 
 
-async def _refuse(send: AsgiSend, code: CloseCode, scope: MutableMapping[str, Any], protocol: str | None) -> None:
-    """Refuse a handshake: with a 503 if that says it and the server can, else by a close code, which only an accepted
-    socket can carry to a page.
+async def _refuse(send: AsgiSend, refusal: Refusal, scope: MutableMapping[str, Any], protocol: str | None) -> None:
+    """Refuse a handshake: by an HTTP status if that says it and the server can, else by a close code, which only an
+    accepted socket can carry to a page.
     """
-    if code is CloseCode.UNAVAILABLE and DENIAL in (scope.get("extensions") or {}):
+    if refusal.code in DENIALS and DENIAL in (scope.get("extensions") or {}):
+        status, body = DENIALS[refusal.code]
         headers = [
             (b"content-type", b"text/plain; charset=utf-8"),
-            (b"retry-after", str(TenantNotReady.retry_after).encode()),
+            (b"retry-after", str(refusal.retry_after).encode()),
             (b"cache-control", b"no-store"),
         ]
-        await send({"type": f"{DENIAL}.start", "status": 503, "headers": headers})
-        await send({"type": f"{DENIAL}.body", "body": b"The service is being prepared; try again later.\n"})
+        await send({"type": f"{DENIAL}.start", "status": status, "headers": headers})
+        await send({"type": f"{DENIAL}.body", "body": body})
         return
     await send({"type": "websocket.accept", "subprotocol": protocol})
-    await send({"type": "websocket.close", "code": int(code)})
+    await send({"type": "websocket.close", "code": int(refusal.code)})
 
 
 async def _lifespan(receive: Receive, send: AsgiSend) -> None:
+    guard = TerminationGuard(asyncio.get_running_loop())
     while True:
         event = await receive()
         if event["type"] == "lifespan.startup":
+            guard.install()
             await send({"type": "lifespan.startup.complete"})
         else:
+            guard.uninstall()
             hub = running_hub()
             try:
                 if hub is not None:

@@ -24,10 +24,12 @@ class CloseCode(IntEnum):
     """The client was silent for three heartbeat intervals, or didn't read what it was sent."""
     FRAME_TOO_LARGE = 4413
     """A frame was larger than ``MAX_FRAME_BYTES``, or wasn't text."""
+    RATE_LIMITED = 4429
+    """The client sent too much and went on when it was refused, or the user has too many sockets or handshakes."""
     UNAVAILABLE = 4503
     """The database couldn't be reached, or the tenant's tables aren't ready."""
 
     @property
     def may_retry(self) -> bool:
         """Whether a client should reconnect by itself."""
-        return self in {CloseCode.RESTART, CloseCode.TOO_SLOW, CloseCode.UNAVAILABLE}
+        return self in {CloseCode.RESTART, CloseCode.TOO_SLOW, CloseCode.RATE_LIMITED, CloseCode.UNAVAILABLE}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from functools import partial
 from typing import TYPE_CHECKING
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from ..types import SentMessage
+    from .following import Following
     from .sending import Sends
     from .socket import Socket
 
@@ -56,20 +56,22 @@ class Commands:
     all sends before it are answered.
     """
 
-    def __init__(self, socket: Socket, sends: Sends) -> None:
+    def __init__(self, socket: Socket, sends: Sends, following: Following) -> None:
         self._socket = socket
         self._sends = sends
-        self._unanswered = 0
-        self._answered: asyncio.Event | None = None
+        self._following = following
+        self._unanswered = socket.unanswered
 
     async def carry_out(self, frame: ClientFrame) -> None:
         """Carry out a frame and queue its reply."""
+        if self._socket.rooms_limited:
+            await self._following.use(self._socket, getattr(frame, "room", 0))
         if isinstance(frame, Send):
-            await self._until_unanswered(MAX_UNANSWERED - 1)
+            await self._unanswered.at_most(MAX_UNANSWERED - 1)
             await self._socket.outbox.wait_for_room()
             self._send(frame)
             return
-        await self._until_unanswered(0)
+        await self._unanswered.at_most(0)
         try:
             if isinstance(frame, Resume):
                 await _resume(self._socket, frame)
@@ -81,18 +83,16 @@ class Commands:
 
     async def refuse(self, frame_id: str | None, error: MessagingError) -> None:
         """Answer a frame that can't be read."""
-        await self._until_unanswered(0)
+        await self._unanswered.at_most(0)
         await self._socket.reply(refusal(frame_id, error))
 
     def _send(self, frame: Send) -> None:
         draft = actions.Draft(self._socket.user, frame.room, frame.content, frame.client_id, frame.reply_to)
-        self._unanswered += 1
+        self._unanswered.began()
         self._sends.submit(self._socket.schema_name, draft, partial(self._sent, frame))
 
     def _sent(self, frame: Send, answer: SentMessage | Exception) -> None:
-        self._unanswered -= 1
-        if self._answered is not None:
-            self._answered.set()
+        self._unanswered.ended()
         if isinstance(answer, Exception):
             self._socket.tell(_answer_to(self._socket, frame, answer))
         else:
@@ -104,12 +104,6 @@ class Commands:
                     duplicate=answer.duplicate,
                 )
             )
-
-    async def _until_unanswered(self, number: int) -> None:
-        while self._unanswered > number:
-            self._answered = asyncio.Event()
-            await self._answered.wait()
-            self._answered = None
 
 
 def refusal(frame_id: str | None, error: MessagingError) -> ErrorFrame:
@@ -167,13 +161,13 @@ async def _resume(socket: Socket, frame: Resume) -> None:
     statuses = {key: _status(socket, int(key), position) for key, position in frame.positions.items()}
     # The reply goes first: the client knows then where the events that follow begin.
     await socket.reply(ResumeReply(id=frame.id, rooms=statuses))
-    socket.stream_from({int(key): status.seq for key, status in statuses.items() if status.status != "gone"})
+    socket.stream_from({int(key): status.seq for key, status in statuses.items() if int(key) in socket.seats})
 
 
 def _status(socket: Socket, room_id: int, position: Position) -> ResumeStatus:
     seat = socket.seats.get(room_id)
     if seat is None:
-        return ResumeStatus(status="gone", seq=0)
+        return ResumeStatus(status="unfollowed" if socket.rooms_limited else "gone", seq=0)
     room = seat.room
     head = max(room.seq, seat.feed.head or 0)
     if position.epoch != room.epoch or position.seq > head:

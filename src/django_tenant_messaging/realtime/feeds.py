@@ -46,7 +46,7 @@ class RoomFeed:
         self.head: int | None = None
         self.pending: dict[int, Hint] = {}
         self.sockets: dict[Socket, Seat] = {}
-        self.live: dict[Socket, None] = {}
+        self.live: dict[Socket, Seat] = {}
         self.ahead: dict[Socket, None] = {}
         self.is_filling = False
         self.born = time.monotonic()
@@ -69,7 +69,7 @@ class RoomFeed:
         seat = self.sockets[socket]
         if seat.position == self.head:
             seat.is_live = True
-            self.live[socket] = None
+            self.live[socket] = seat
         else:
             self.ahead[socket] = None
 
@@ -141,12 +141,11 @@ class RoomFeed:
         room_id, after = self.room_id, packet.after
         text, authors, oldest = packet.text, packet.authors, packet.oldest
         self.head = packet.seq
-        for socket in tuple(self.live):
-            outbox = socket.outbox
+        for socket, seat in tuple(self.live.items()):
+            outbox, visible_after = socket.outbox, seat.room.visible_after_seq
             if outbox.is_full:
                 socket.overflow(room_id, after)
-            elif oldest or socket.user_id in authors:
-                visible_after = self.sockets[socket].room.visible_after_seq
+            elif socket.user_id in authors or visible_after >= oldest:
                 outbox.put(packet.text_for(socket.user_id, visible_after), room_id, after)
             else:
                 outbox.put(text, room_id, after)

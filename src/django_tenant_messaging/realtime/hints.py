@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 Target = Literal["room", "user", "presence", "access", "session"]
 
+DETAILS = ("seq", "after", "about", "author", "joined", "left", "rooms")
+"""What a row of a channel-layer message holds after target, key and frame."""
 OTHERS_END = '"is_own_message":false}}'
 OWN_END = '"is_own_message":true}}'
 
@@ -89,7 +91,7 @@ class Hint:
         self._own: str | None = None
         self._skip: str | None = None
 
-    def frame_for(self, user_id: str, visible_after: int) -> str:
+    def frame_for(self, user_id: str, visible_after: int = 0) -> str:
         """Return the frame as this user gets it, who sees the timeline after a position."""
         if 0 < self.about <= visible_after:
             if self._skip is None:
@@ -129,21 +131,7 @@ def to_message(schema_name: str, hints: Iterable[Hint], *, origin: str) -> dict[
 
 def from_message(message: Mapping[str, Any]) -> list[Hint]:
     """Return the hints of a channel-layer message."""
-    return [
-        Hint(
-            message["schema"],
-            *row[:3],
-            seq=seq,
-            after=after,
-            about=about,
-            author=author,
-            joined=joined,
-            left=left,
-            rooms=rooms,
-        )
-        for row in message["hints"]
-        for seq, after, about, author, joined, left, rooms in [row[3:]]
-    ]
+    return [Hint(message["schema"], *row[:3], **dict(zip(DETAILS, row[3:], strict=True))) for row in message["hints"]]
 
 
 def hints_of(batch: Iterable[events.Event]) -> Iterator[Hint]:
@@ -154,9 +142,11 @@ def hints_of(batch: Iterable[events.Event]) -> Iterator[Hint]:
 
 def hint_of(event: events.Event | events.TimelineEvent) -> Hint:
     """Return the hint that an event becomes."""
+    return _timeline_hint(event) if isinstance(event, events.TimelineEvent) else _passing_hint(event)
+
+
+def _passing_hint(event: events.Event) -> Hint:
     match event:
-        case events.TimelineEvent():
-            return _timeline_hint(event)
         case events.ReadPositionMoved():
             read = ReadFrame(room=event.room_id, user=UserPayload.model_validate(event.user), seq=event.seq)
             return Hint(event.schema_name, "room", event.room_id, read.model_dump_json())

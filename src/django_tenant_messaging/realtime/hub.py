@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING, Any
 from ..conf import messaging_settings
 from ..exceptions import MessagingError
 from ..payloads import HeartbeatFrame
-from ..selectors import online_contacts, read_changes, room_positions
+from ..selectors import read_changes
 from ..tenancy import run_in_tenant
 from .access import AccessKeeper
 from .catchup import CatchUp
 from .close_codes import CloseCode
 from .comparison import Comparison
 from .feeds import RoomFeed
+from .following import Following
 from .hints import Hint, from_message, hint_of
-from .link import LayerLink
+from .limits import Limiter, limits_of_settings
+from .link import LIMITS, LayerLink
 from .outbox import joined
 from .presence import PresenceKeeper
 from .sending import Sends
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-    from django.contrib.auth.models import AbstractBaseUser
 
     from ..selectors import Heads
     from ..types import Readiness, RoomPosition, UserRef
@@ -42,6 +42,8 @@ STOP_PATIENCE = 5.0
 """Seconds that a stopping hub gives the database to take note."""
 GAP_PATIENCE = 0.02
 """Seconds to wait for a hint that was overtaken, before the database is asked."""
+SHARE_INTERVAL = 0.25
+"""Seconds between two reports to the other processes of what heavy users were granted; none without such users."""
 BEATS = 20
 """Parts into which the heartbeats of an interval are spread."""
 
@@ -82,14 +84,16 @@ class Hub:
         self.link = LayerLink(messaging_settings.CHANNEL_LAYER, self.process, self._on_message)
         self.presence = PresenceKeeper(self)
         self.access = AccessKeeper(self)
-        self.sends = Sends(self.spawn)
+        self.sends = Sends(self.spawn, self._publish)
+        self.limiter = Limiter(limits_of_settings(), self._share_soon)
+        self.following = Following(self)
         self.feeds: dict[tuple[str, int], RoomFeed] = {}
         self.sockets: dict[tuple[str, str], set[Socket]] = defaultdict(set)
+        self.is_draining = False
+        """Whether the process is about to stop, so that nobody is let in."""
         self._schemas: dict[str, int] = {}
         self._catch_up = CatchUp()
         self._comparison = Comparison(self)
-        self._refreshing: set[tuple[str, str]] = set()
-        self._stale: set[tuple[str, str]] = set()
         self._reading_rooms = 0
         self._unheard: dict[tuple[str, int], int] = {}
         self._background: set[asyncio.Task[None]] = set()
@@ -104,8 +108,12 @@ class Hub:
         self.spawn(self.access.run_forever())
 
     async def stop(self) -> None:
-        """Close the sockets for a restart, store that their users are gone, and end the background work."""
+        """Finish the sends that are on their way, close the sockets for a restart, store that their users are gone, and
+        end the background work.
+        """
         Hub.running -= 1
+        self.is_draining = True
+        await self.sends.finished(STOP_PATIENCE)
         for sockets in list(self.sockets.values()):
             for socket in list(sockets):
                 socket.close(CloseCode.RESTART)
@@ -132,10 +140,7 @@ class Hub:
         self.sockets[socket.schema_name, socket.user_id].add(socket)
         self._schemas[socket.schema_name] = self._schemas.get(socket.schema_name, 0) + 1
         await self.link.subscribe(socket.schema_name)
-        with self._listening():
-            rooms, online = await run_in_tenant(socket.schema_name, _read_rooms_and_contacts, socket.user)
-            for room in rooms:
-                socket.enter_room(room, self._feed_at(socket.schema_name, room))
+        online = await self.following.enter(socket)
         self.presence.sockets_changed(socket.schema_name, socket.user)
         return online
 
@@ -143,7 +148,7 @@ class Hub:
         """The socket's hello is queued: frames may follow it."""
         socket.is_welcomed = True
         if socket.rooms_changed:
-            self.spawn(self._refresh_rooms(socket.schema_name, socket.user_id))
+            self.spawn(self.following.refresh(socket.schema_name, socket.user_id))
 
     def leave(self, socket: Socket) -> None:
         """Forget a socket. Its rooms' feeds stay until the next comparison finds them empty."""
@@ -195,7 +200,7 @@ class Hub:
     # Rooms
 
     @contextmanager
-    def _listening(self) -> Iterator[None]:
+    def listening(self) -> Iterator[None]:
         """Note what is said of rooms that nobody follows yet, while their positions are being read."""
         self._reading_rooms += 1
         try:
@@ -205,7 +210,7 @@ class Hub:
             if not self._reading_rooms:
                 self._unheard.clear()
 
-    def _feed_at(self, schema_name: str, room: RoomPosition) -> RoomFeed:
+    def feed_at(self, schema_name: str, room: RoomPosition) -> RoomFeed:
         """Return the feed of a room whose position was just read while listening."""
         key = schema_name, room.room_id
         feed = self.feeds.get(key)
@@ -215,41 +220,8 @@ class Hub:
             self._read_up_to(feed, self._unheard.get(key, 0))
         return feed
 
-    async def _refresh_rooms(self, schema_name: str, user_id: str) -> None:
-        """Bring the sockets of a user in line with the rooms that the user is in.
-
-        One at a time for a user: of two at once, the one that read earlier could have the last word.
-        """
-        key = schema_name, user_id
-        self._stale.add(key)
-        if key in self._refreshing:
-            return
-        self._refreshing.add(key)
-        try:
-            while key in self._stale:
-                self._stale.discard(key)
-                await self._refresh(schema_name, user_id)
-        except MessagingError as error:
-            logger.warning("[%s] The rooms of user %s couldn't be read: %s", schema_name, user_id, error)
-        finally:
-            self._refreshing.discard(key)
-            self._stale.discard(key)
-
-    async def _refresh(self, schema_name: str, user_id: str) -> None:
-        sockets = list(self.sockets.get((schema_name, user_id), ()))
-        for socket in sockets:
-            socket.rooms_changed = not socket.is_welcomed
-        if not any(socket.is_welcomed for socket in sockets):
-            return
-        with self._listening():
-            rooms = {room.room_id: room for room in await run_in_tenant(schema_name, room_positions, sockets[0].user)}
-            for socket in self._welcomed(schema_name, user_id):
-                for room_id in set(socket.seats) - set(rooms):
-                    socket.drop_room(room_id)
-                for room_id in set(rooms) - set(socket.seats):
-                    socket.add_room(rooms[room_id], self._feed_at(schema_name, rooms[room_id]))
-
-    def _welcomed(self, schema_name: str, user_id: str) -> list[Socket]:
+    def welcomed_sockets(self, schema_name: str, user_id: str) -> list[Socket]:
+        """Return the sockets of a user that have said hello."""
         return [socket for socket in self.sockets.get((schema_name, user_id), ()) if socket.is_welcomed]
 
     # Events
@@ -268,7 +240,19 @@ class Hub:
                 self.link.publish(schema_name, found)
 
     def _on_message(self, message: Mapping[str, Any]) -> None:
-        self._dispatch(message["schema"], from_message(message))
+        if message["type"] == LIMITS:
+            self.limiter.absorb(message["shares"], time.monotonic())
+        else:
+            self._dispatch(message["schema"], from_message(message))
+
+    def _share_soon(self) -> None:
+        self.loop.call_later(SHARE_INTERVAL, self._share)
+
+    def _share(self) -> None:
+        """Tell the other processes what heavy users, rooms and tenants were granted here."""
+        shares = self.limiter.report(time.monotonic())
+        if Hub.running > 1 or not self.link.is_local:
+            self.link.publish_shares(shares)
 
     def _dispatch(self, schema_name: str, hints: list[Hint]) -> None:
         rooms: defaultdict[int, list[Hint]] = defaultdict(list)
@@ -300,7 +284,7 @@ class Hub:
             case "session":
                 self.access.session_ended(schema_name, key)
             case "user" if not hint.frame:
-                self.spawn(self._refresh_rooms(schema_name, key))
+                self.spawn(self.following.refresh(schema_name, key))
             case "user":
                 for socket in tuple(self.sockets.get((schema_name, key), ())):
                     socket.offer_ephemeral(hint.frame)
@@ -323,8 +307,8 @@ class Hub:
             if feed is not None:
                 self._read_up_to(feed, seq)
         for user_id, room_id in heads.joins:
-            if any(room_id not in socket.seats for socket in self._welcomed(schema_name, user_id)):
-                self.spawn(self._refresh_rooms(schema_name, user_id))
+            if any(socket.misses_room(room_id) for socket in self.welcomed_sockets(schema_name, user_id)):
+                self.spawn(self.following.refresh(schema_name, user_id))
 
     def _on_gap(self, feed: RoomFeed) -> None:
         if not feed.is_filling:
@@ -371,7 +355,3 @@ class Hub:
                     socket.last_beat = now
                     heads = {str(room_id): seat.feed.head or 0 for room_id, seat in socket.seats.items()}
                     socket.beat(HeartbeatFrame(heads=heads))
-
-
-def _read_rooms_and_contacts(user: AbstractBaseUser) -> tuple[list[RoomPosition], list[UserRef]]:
-    return room_positions(user), online_contacts(user)

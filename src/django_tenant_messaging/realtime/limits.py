@@ -12,7 +12,7 @@ from ..exceptions import RateLimited
 from .buckets import Limit, TokenBucket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 MAX_BUCKETS = 50_000
 """Most buckets of a process. When more are in use, those that are nearest to being full are given up."""
@@ -57,10 +57,14 @@ def limits_of_settings() -> dict[Scope, Limit]:
 
 
 class Limiter:
-    """The buckets of a process. One that isn't there is full."""
+    """The buckets of a process. One that isn't there is full.
 
-    def __init__(self, limits: Mapping[Scope, Limit]) -> None:
+    ``on_loud`` is called when there is something to report, once for each report.
+    """
+
+    def __init__(self, limits: Mapping[Scope, Limit], on_loud: Callable[[], None] = lambda: None) -> None:
         self._limits = limits
+        self._on_loud = on_loud
         self._buckets: dict[Key, TokenBucket] = {}
         self._loud: set[Key] = set()
         self._tidy_at = 1_000
@@ -85,6 +89,8 @@ class Limiter:
                 bucket = self._bucket(key, now)
                 bucket.take(tokens, now)
                 if bucket.is_loud(now) and key.scope is not Scope.SOCKET:
+                    if not self._loud:
+                        self._on_loud()
                     self._loud.add(key)
 
     def report(self, now: float) -> list[Share]:
@@ -96,6 +102,8 @@ class Limiter:
             if bucket is not None and (tokens := bucket.unreported(now)):
                 shares.append((str(key.scope), key.schema_name, key.id, tokens))
                 bucket.reported()
+        if self._loud:
+            self._on_loud()
         return shares
 
     def absorb(self, shares: Iterable[Share], now: float) -> None:

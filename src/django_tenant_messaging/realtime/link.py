@@ -12,9 +12,10 @@ from ..tenancy import group_name
 from .hints import to_message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from .hints import Hint
+    from .limits import Share
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +25,8 @@ MAX_WAITING = 10_000
 MAX_HINTS = 200
 """Most hints of one channel-layer message."""
 RETRY_DELAY = 0.5
-
-
+LIMITS = "messaging.limits"
+"""The type of the message by which processes tell each other of heavy users."""
 EVERYONE = "messaging.everyone"
 """The channel-layer group of all processes, for what concerns every tenant."""
 
@@ -52,6 +53,7 @@ class LayerLink:
         self._channel: str | None = None
         self._waiting: dict[str, list[Hint]] = {}
         self._number_waiting = 0
+        self._shares: list[Share] = []
         self._something_waits = asyncio.Event()
         self._subscribing = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -143,6 +145,12 @@ class LayerLink:
         self._number_waiting += len(hints)
         self._something_waits.set()
 
+    def publish_shares(self, shares: list[Share]) -> None:
+        """Queue a report for all other processes; one that still waits is given up."""
+        if self._layer is not None:
+            self._shares = shares
+            self._something_waits.set()
+
     async def _ensure_channel(self) -> str:
         if self._channel is None:
             self._channel = await self._layer.new_channel()
@@ -170,19 +178,28 @@ class LayerLink:
     async def _publish(self) -> None:
         while True:
             await self._something_waits.wait()
-            while self._waiting:
-                schema_name = next(iter(self._waiting))
-                hints = self._waiting.pop(schema_name)
-                self._number_waiting -= len(hints)
-                await self._send(schema_name, hints)
+            while self._waiting or self._shares:
+                if self._shares:
+                    message = {"type": LIMITS, "origin": self._origin, "shares": self._shares}
+                    self._shares = []
+                    await self._send([(EVERYONE, message)])
+                if self._waiting:
+                    schema_name = next(iter(self._waiting))
+                    hints = self._waiting.pop(schema_name)
+                    self._number_waiting -= len(hints)
+                    await self._send(self._messages(schema_name, hints))
             self._something_waits.clear()
 
-    async def _send(self, schema_name: str, hints: list[Hint]) -> None:
+    def _messages(self, schema_name: str, hints: list[Hint]) -> Iterator[tuple[str, dict[str, Any]]]:
+        for start in range(0, len(hints), MAX_HINTS):
+            part = hints[start : start + MAX_HINTS]
+            yield group_of(schema_name), to_message(schema_name, part, origin=self._origin)
+
+    async def _send(self, messages: Iterable[tuple[str, dict[str, Any]]]) -> None:
         try:
-            for start in range(0, len(hints), MAX_HINTS):
-                message = to_message(schema_name, hints[start : start + MAX_HINTS], origin=self._origin)
+            for group, message in messages:
                 async with asyncio.timeout(PUBLISH_TIMEOUT):
-                    await self._layer.group_send(group_of(schema_name), message)
+                    await self._layer.group_send(group, message)
         except Exception as error:  # noqa: BLE001 - layers raise their clients' own classes
             self._report_down(error)
             # Older than the next comparison with the database by the time the layer is back.

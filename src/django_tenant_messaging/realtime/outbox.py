@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ..conf import messaging_settings
 
@@ -35,6 +36,9 @@ class Outbox:
     because the client reads slowly, a task takes over, and what comes until it is through waits in a bounded queue.
     Texts that waited are joined: see :func:`joined`.
     """
+
+    _held: ClassVar[list[Outbox] | None] = None
+    """Those whose writes are held back at the moment."""
 
     __slots__ = (
         "_close_code",
@@ -67,13 +71,34 @@ class Outbox:
         """Whether the server refused a write: the client is gone."""
 
     def put(self, text: str, room_id: int = 0, after: int = 0) -> None:
-        """Write a text, or queue it behind what waits, however much that is."""
+        """Write a text, or queue it behind what waits, however much that is. Nothing follows a close."""
+        if self._close_code is not None or self.is_broken:
+            return
         if self.writer is None:
-            if self._close_code is None and not self.is_broken:
+            if Outbox._held is None:
                 self._write({"type": "websocket.send", "text": text})
-        else:
-            self._queue.append(Waiting(text, room_id, after))
-            self._queued_characters += len(text)
+                return
+            if not self._queue:
+                Outbox._held.append(self)
+        self._queue.append(Waiting(text, room_id, after))
+        self._queued_characters += len(text)
+
+    @staticmethod
+    @contextmanager
+    def together() -> Iterator[None]:
+        """Write what is put into any outbox in the body after it, joined: one write for each client.
+
+        The body must not wait for anything.
+        """
+        held: list[Outbox] = []
+        Outbox._held = held
+        try:
+            yield
+        finally:
+            Outbox._held = None
+            for outbox in held:
+                while outbox._queue and outbox.writer is None:
+                    outbox._write({"type": "websocket.send", "text": outbox._take()})
 
     @property
     def is_full(self) -> bool:
@@ -108,6 +133,8 @@ class Outbox:
                 kept.append(waiting)
         self._queue = kept
         self._queued_characters = sum(len(waiting.text) for waiting in kept)
+        # The writer says so of what it takes only, and may find nothing more to take.
+        self._tell_room()
         return positions
 
     def close(self, code: CloseCode) -> None:

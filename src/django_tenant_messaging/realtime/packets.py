@@ -15,29 +15,29 @@ if TYPE_CHECKING:
 class Packet:
     """What brings the sockets of a room from position ``after`` to ``seq``.
 
-    All of them get the same text, except the ``authors``, each of whom has a text of their own, and those who don't see
-    the timeline as far back as ``oldest``: the lowest place of an earlier message that has changed, 0 if there is none.
+    All of them get the same text, except the ``authors``, each of whom has a text of their own, and those who don't
+    see messages as old as ``oldest``, which something changed.
     """
 
-    __slots__ = ("_hints", "_texts", "after", "authors", "left", "oldest", "seq", "text")
+    __slots__ = ("_hints", "_own", "after", "authors", "left", "oldest", "seq", "text")
 
     def __init__(self, hints: list[Hint]) -> None:
         self._hints = hints
-        self._texts: dict[tuple[str | None, int], str] = {}
+        self._own: dict[str, str] = {}
         self.after = hints[0].after
         self.seq = hints[-1].seq
         self.left = hints[-1].left
         self.text = joined([hint.frame for hint in hints])
         self.authors = {hint.author for hint in hints}
-        self.oldest = min((hint.about for hint in hints if hint.about), default=0)
+        self.oldest = min((hint.about for hint in hints if hint.about), default=self.seq)
 
     def text_for(self, user_id: str, visible_after: int) -> str:
-        """Return the text as a user gets it who sees the timeline after a position."""
-        key = user_id if user_id in self.authors else None, visible_after if 0 < self.oldest <= visible_after else 0
-        text = self._texts.get(key)
+        """Return the text as a user gets it who is an author, or sees the timeline after a position only."""
+        if visible_after >= self.oldest:
+            return joined([hint.frame_for(user_id, visible_after) for hint in self._hints])
+        text = self._own.get(user_id)
         if text is None:
-            frames = [hint.frame_for(user_id, visible_after) for hint in self._hints]
-            text = self._texts[key] = joined(frames)
+            text = self._own[user_id] = joined([hint.frame_for(user_id, visible_after) for hint in self._hints])
         return text
 
 

@@ -9,6 +9,7 @@ from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 
 from ..conf import messaging_settings
+from .gathering import gather
 from .hints import hints_of
 from .hub import running_hub
 from .link import send_from_outside
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 def publish(events: Sequence[Event]) -> None:
     """Hand events to this process's hub; without one (a command, a WSGI server) send them over the channel layer."""
     hints = list(hints_of(events))
+    if gather(hints):
+        return
     hub = running_hub()
     if hub is not None:
         hub.publish_from_thread(hints)

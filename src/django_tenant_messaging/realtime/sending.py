@@ -6,19 +6,24 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..actions import send_messages, send_messages_where_free
 from ..conf import messaging_settings
+from ..exceptions import Unavailable
 from ..tenancy import run_in_tenant
+from .gathering import gathered_hints
+from .outbox import Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
     from ..actions import Draft
     from ..types import SentMessage
+    from .hints import Hint
 
 logger = logging.getLogger(__name__)
 
@@ -42,23 +47,39 @@ class Request:
 class Sends:
     """The sends of a process: a lane for each tenant that has any on their way."""
 
-    def __init__(self, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    def __init__(
+        self, spawn: Callable[[Coroutine[Any, Any, None]], None], publish: Callable[[list[Hint]], None]
+    ) -> None:
         self._spawn = spawn
+        self._publish = publish
         self._lanes: dict[str, Lane] = {}
-        # Each waits in a thread of its own, of which there are few.
-        self._waiting_rooms = asyncio.Semaphore(max(1, messaging_settings.DATABASE_THREADS // 4))
+        self._lane_ended: asyncio.Event | None = None
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is on its way."""
         return not self._lanes
 
+    async def finished(self, patience: float) -> None:
+        """Wait, at most so many seconds, until nothing is on its way."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while self._lanes:
+                    self._lane_ended = asyncio.Event()
+                    await self._lane_ended.wait()
+
     def submit(self, schema_name: str, draft: Draft, answered: Answered) -> None:
         """Send a message; ``answered`` is called with what :func:`~..actions.send_message` returns or raises."""
         lane = self._lanes.get(schema_name)
         if lane is None:
-            lane = self._lanes[schema_name] = Lane(schema_name, self._spawn, self._waiting_rooms, self._lanes)
+            end = partial(self._end_lane, schema_name)
+            lane = self._lanes[schema_name] = Lane(schema_name, self._spawn, self._publish, end)
         lane.submit(Request(draft, answered))
+
+    def _end_lane(self, schema_name: str) -> None:
+        self._lanes.pop(schema_name, None)
+        if self._lane_ended is not None:
+            self._lane_ended.set()
 
 
 class Lane:
@@ -74,13 +95,15 @@ class Lane:
         self,
         schema_name: str,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
-        waiting_rooms: asyncio.Semaphore,
-        lanes: dict[str, Lane],
+        publish: Callable[[list[Hint]], None],
+        on_end: Callable[[], None],
     ) -> None:
         self._schema_name = schema_name
         self._spawn = spawn
-        self._waiting_rooms = waiting_rooms
-        self._lanes = lanes
+        self._publish = publish
+        self._on_end = on_end
+        # Each waits in a thread of its own, of which there are few.
+        self._waiting_rooms = asyncio.Semaphore(max(1, messaging_settings.DATABASE_THREADS // 4))
         self._pending: dict[int, deque[Request]] = {}
         """What waits, by room."""
         self._taken: dict[int, deque[Request]] = {}
@@ -101,7 +124,7 @@ class Lane:
             self._statements += 1
             self._spawn(self._write(self._take()))
         if not self._pending and not self._taken:
-            self._lanes.pop(self._schema_name, None)
+            self._on_end()
 
     def _take(self) -> list[Request]:
         """Return what goes into the next statement, of each room in turn."""
@@ -119,36 +142,75 @@ class Lane:
 
     async def _write(self, batch: list[Request]) -> None:
         locked: dict[int, list[Request]] = {}
-        try:
-            answers = await _ask(self._schema_name, send_messages_where_free, batch)
-            for request, answer in zip(batch, answers, strict=True):
-                if answer is None:
-                    locked.setdefault(request.draft.room_id, []).append(request)
-                else:
-                    _answer(request, answer)
-        finally:
-            self._statements -= 1
-            for room_id in {request.draft.room_id for request in batch}:
-                if room_id in locked:
-                    self._taken[room_id].extendleft(reversed(locked[room_id]))
-                    self._spawn(self._write_locked(room_id))
-                else:
-                    self._release(room_id)
-            self._go_on()
+        answers, hints = await self._asked(send_messages_where_free, batch)
+        for request, answer in zip(batch, answers, strict=True):
+            if answer is None:
+                locked.setdefault(request.draft.room_id, []).append(request)
+        self._hand_out(batch, answers, hints)
+        self._statements -= 1
+        for room_id in {request.draft.room_id for request in batch}:
+            if room_id in locked:
+                self._taken[room_id].extendleft(reversed(locked[room_id]))
+                self._spawn(self._write_locked(room_id))
+            else:
+                self._release(room_id)
+        self._go_on()
 
     async def _write_locked(self, room_id: int) -> None:
-        """Write to a room that somebody else has locked, waiting for it, until nothing is left to write."""
+        """Write to a room that somebody else has locked, waiting for it.
+
+        One statement, then it takes its turn among the others again: a busy room that is written to by several
+        processes is often met locked, and mustn't keep a place from other rooms for as long as it is busy.
+        """
         waiting = self._taken[room_id]
+        async with self._waiting_rooms:
+            batch = [waiting.popleft() for _ in range(min(MAX_BATCH, len(waiting)))]
+            answers, hints = await self._asked(send_messages, batch)
+            self._hand_out(batch, answers, hints)
+        self._release(room_id)
+        self._go_on()
+
+    async def _asked(
+        self, send: Callable[[Sequence[Draft]], Sequence[Any]], batch: list[Request]
+    ) -> tuple[Sequence[SentMessage | Exception | None], list[Hint]]:
+        """Return the answers to a batch, and what to tell the members; whatever kept all of it from being sent is the
+        answer to each.
+        """
+        hints: list[Hint] = []
         try:
-            async with self._waiting_rooms:
-                while waiting:
-                    batch = [waiting.popleft() for _ in range(min(MAX_BATCH, len(waiting)))]
-                    answers = await _ask(self._schema_name, send_messages, batch)
-                    for request, answer in zip(batch, answers, strict=True):
-                        _answer(request, answer)
-        finally:
-            self._release(room_id)
-            self._go_on()
+            with gathered_hints() as hints:
+                answers = await run_in_tenant(self._schema_name, partial(send, [request.draft for request in batch]))
+        except asyncio.CancelledError:
+            self._give_up(batch)
+            raise
+        except Exception as error:  # noqa: BLE001 - handed on to whoever is answered
+            answers = [error] * len(batch)
+        return answers, hints
+
+    def _give_up(self, batch: list[Request]) -> None:
+        """The server stops: say so to all who wait. What was on its way may be written or not."""
+        given_up = [
+            *batch,
+            *(request for queue in (self._taken, self._pending) for of in queue.values() for request in of),
+        ]
+        self._taken.clear()
+        self._pending.clear()
+        for request in given_up:
+            _answer(request, Unavailable("The server is being restarted; try again."))
+        self._on_end()
+
+    def _hand_out(
+        self, batch: Sequence[Request], answers: Sequence[SentMessage | Exception | None], hints: list[Hint]
+    ) -> None:
+        """Tell the members and the senders, each client at once."""
+        with Outbox.together():
+            try:
+                self._publish(hints)
+            except Exception:
+                logger.exception("[%s] What was sent couldn't be handed out.", self._schema_name)
+            for request, answer in zip(batch, answers, strict=True):
+                if answer is not None:
+                    _answer(request, answer)
 
     def _release(self, room_id: int) -> None:
         waiting = self._taken.pop(room_id)
@@ -161,11 +223,3 @@ def _answer(request: Request, answer: SentMessage | Exception) -> None:
         request.answered(answer)
     except Exception:
         logger.exception("An answer to a send couldn't be given.")
-
-
-async def _ask(schema_name: str, send: Callable[[Sequence[Draft]], Any], batch: Sequence[Request]) -> Any:
-    """Return the answers to a batch; whatever kept all of it from being sent is the answer to each."""
-    try:
-        return await run_in_tenant(schema_name, partial(send, [request.draft for request in batch]))
-    except Exception as error:  # noqa: BLE001 - handed on to whoever is answered
-        return [error] * len(batch)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..conf import messaging_settings
 from ..payloads import RoomAddedFrame, RoomPayload, RoomRemovedFrame
 from .outbox import AsgiSend, Outbox
+from .unanswered import Unanswered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from pydantic import BaseModel
 
@@ -55,11 +54,14 @@ class Socket:
         "last_beat",
         "last_heard",
         "outbox",
+        "passed_over",
         "rooms_changed",
+        "rooms_limited",
         "schema_name",
         "scope",
         "seats",
         "standing",
+        "unanswered",
         "user",
         "user_id",
     )
@@ -80,6 +82,7 @@ class Socket:
         self.user = standing.user
         self.user_id = str(self.user.pk)
         self.outbox = Outbox(send, on_end)
+        self.unanswered = Unanswered()
         self.seats: dict[int, Seat] = {}
         self.behind: set[int] = set()
         """Rooms that have to be caught up from the database; live events of them are left alone until then."""
@@ -87,6 +90,10 @@ class Socket:
         """Whether the hello is queued. Nothing may be put before it, and it names the rooms as they are then."""
         self.rooms_changed = False
         """Whether the user's rooms changed before the hello, so that they have to be read again after it."""
+        self.rooms_limited = False
+        """Whether the user was in more rooms than the socket could follow from its start."""
+        self.passed_over: Collection[int] = ()
+        """Of the others those that the user had joined of late: they aren't new."""
         self.is_streaming = False
         self.last_heard = self.last_beat = time.monotonic()
         self._catch_up = catch_up
@@ -100,9 +107,7 @@ class Socket:
         self._settle(seat)
 
     def add_room(self, room: RoomPosition, feed: RoomFeed) -> None:
-        """Follow a room that the user has joined since, from there on, and tell the client."""
-        if room.seq - room.joined_seq <= messaging_settings.RESUME_LIMIT:
-            room = replace(room, seq=room.joined_seq)
+        """Follow a room that hello didn't name, from its position on, and tell the client."""
         self.tell(RoomAddedFrame(room=RoomPayload.of(room)))
         self.enter_room(room, feed)
 
@@ -150,11 +155,16 @@ class Socket:
         """The socket has all that a room's feed has, or more."""
         self._settle(self.seats[room_id])
 
+    def misses_room(self, room_id: int) -> bool:
+        """Say whether a room that the user has joined of late isn't followed, and wasn't there at the start either."""
+        return room_id not in self.seats and room_id not in self.passed_over
+
     # Events
 
     def put_event(self, seat: Seat, hint: Hint) -> None:
         """Queue an event for a seat that isn't live, and move its position."""
-        self.outbox.put(hint.frame_for(self.user_id, seat.room.visible_after_seq), seat.room.room_id, seat.position)
+        text = hint.frame_for(self.user_id, seat.room.visible_after_seq)
+        self.outbox.put(text, seat.room.room_id, seat.position)
         seat.position = hint.seq
 
     def overflow(self, room_id: int, after: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .conversations import list_conversations, room_positions
+from .conversations import list_conversations, room_positions, rooms_among
 from .history import room_history
 from .members import list_members, mentioned_members, online_contacts
 from .messages import message_by_id, messages_by_id
@@ -33,6 +33,7 @@ __all__ = [
     "read_heads",
     "room_history",
     "room_positions",
+    "rooms_among",
     "user_ref",
     "username_field",
     "was_written_as",

@@ -1,23 +1,78 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
-from django.db.models import OuterRef, Subquery
+from django.contrib.auth import get_user_model
+from django.db import connections
+from django.db.models import OuterRef, Q, Subquery
 from django.db.models.expressions import RawSQL
+from django.db.models.functions import Now
+from django.utils.translation import gettext
 
 from ..conf import messaging_settings
-from ..models import Membership, Message
+from ..models import ChatRoom, Membership, Message, RoomCounter
+from ..tenancy import TENANT_DATABASE
 from ..types import Conversation, RoomPosition
 from .messages import load_messages
 from .rooms import memberships_of, other_of, position_of
+from .timeline import RECENT_JOIN_SECONDS
+from .users import username_field
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from django.contrib.auth.models import AbstractBaseUser
 
+NEWEST_ACTIVITY = ("-room__counter__last_activity_at", "-room_id")
 
-def room_positions(user: AbstractBaseUser) -> list[RoomPosition]:
-    """Return all the user's rooms with their heads, read in one statement and so of one moment."""
-    return [position_of(membership) for membership in memberships_of(user).order_by("room_id")]
+
+def room_positions(user: AbstractBaseUser, *, limit: int) -> list[RoomPosition]:
+    """Return the user's rooms with their heads, those with the newest activity first; read in one statement and so of
+    one moment.
+    """
+    with connections[TENANT_DATABASE].cursor() as cursor:
+        cursor.execute(_room_positions(), [user.pk, limit])
+        return [
+            RoomPosition(
+                room_id=room_id,
+                kind=kind,
+                name=name if kind == "group" else other_name or gettext("deleted user"),
+                epoch=epoch.hex,
+                seq=last_seq,
+                read_seq=read_seq,
+                visible_after_seq=visible_after_seq,
+                joined_seq=joined_seq,
+            )
+            for room_id, kind, name, epoch, last_seq, read_seq, visible_after_seq, joined_seq, other_name in cursor
+        ]
+
+
+@lru_cache(maxsize=1)
+def _room_positions() -> str:
+    # Written out, as every connection asks: building the query took longer than running it.
+    options: Any = get_user_model()._meta
+    member, room, counter = Membership._meta.db_table, ChatRoom._meta.db_table, RoomCounter._meta.db_table
+    return f"""
+SELECT room.id, room.kind, room.name, room.epoch, counter.last_seq, mine.last_read_seq, mine.visible_after_seq,
+       mine.joined_seq,
+       CASE room.kind WHEN 'direct' THEN (
+           SELECT u."{options.get_field(username_field()).column}" FROM {member} other
+           JOIN "{options.db_table}" u ON u."{options.pk.column}" = other.user_id
+           WHERE other.room_id = room.id AND other.user_id <> mine.user_id LIMIT 1
+       ) END
+FROM {member} mine JOIN {room} room ON room.id = mine.room_id JOIN {counter} counter ON counter.room_id = mine.room_id
+WHERE mine.user_id = %s AND mine.left_seq IS NULL
+ORDER BY counter.last_activity_at DESC, room.id DESC LIMIT %s
+"""
+
+
+def rooms_among(user: AbstractBaseUser, room_ids: Collection[int]) -> list[RoomPosition]:
+    """Return those of some rooms that the user is in, and those joined of late; one statement."""
+    of_late = Now() - timedelta(seconds=2 * RECENT_JOIN_SECONDS)
+    found = memberships_of(user).filter(Q(room_id__in=room_ids) | Q(joined_at__gt=of_late))
+    return [position_of(membership) for membership in found]
 
 
 def list_conversations(user: AbstractBaseUser, *, limit: int = 50) -> list[Conversation]:
@@ -31,7 +86,7 @@ def list_conversations(user: AbstractBaseUser, *, limit: int = 50) -> list[Conve
     memberships = list(
         memberships_of(user)
         .annotate(unread=_unread_count(user), last_id=Subquery(last.values("pk")[:1]))
-        .order_by("-room__counter__last_activity_at", "-room_id")[: min(limit, 200)]
+        .order_by(*NEWEST_ACTIVITY)[: min(limit, 200)]
     )
     last_ids = [membership.last_id for membership in memberships if membership.last_id is not None]
     messages = {message.id: message for message in load_messages(Message.objects.filter(pk__in=last_ids))}

@@ -1,0 +1,108 @@
+"""What one socket may still ask for: its own limit, and its part of those of its user, its rooms and its tenant."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from itertools import count
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from django.conf import settings
+
+from ..conf import messaging_settings
+from ..exceptions import RateLimited
+from .limits import Charge, Key, Limiter, Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..payloads import ClientFrame
+    from .socket import Socket
+
+LONGEST_PAUSE = 1.0
+"""Seconds for which a socket isn't read after a refusal, at most."""
+_numbers = count()
+
+
+class Cost(NamedTuple):
+    """What a frame is charged. ``frames`` is for the socket; the rest says what else it counts for, once."""
+
+    frames: int
+    is_write: bool = False
+    """Whether it counts for the user."""
+    is_post: bool = False
+    """Whether it counts for the room and the tenant, because it makes work for all members."""
+
+
+UNREADABLE = Cost(1)
+COSTS: dict[str, Cost] = {
+    "ping": Cost(1),
+    "resume": Cost(5),
+    "history": Cost(5),
+    "revisions": Cost(5),
+    "typing": Cost(1, is_write=True),
+    "read": Cost(1, is_write=True),
+    "send": Cost(1, is_write=True, is_post=True),
+    "edit": Cost(1, is_write=True, is_post=True),
+    "delete": Cost(1, is_write=True, is_post=True),
+    "rename": Cost(1, is_write=True, is_post=True),
+}
+"""By the frame's type."""
+
+
+class Allowance:
+    """Charges a socket's frames."""
+
+    def __init__(self, limiter: Limiter, socket: Socket) -> None:
+        self._limiter = limiter
+        self._socket = socket
+        self._own = Key(Scope.SOCKET, socket.schema_name, str(next(_numbers)))
+        self._users = Key(Scope.USER, socket.schema_name, socket.user_id)
+        self._tenants = Key(Scope.TENANT, socket.schema_name, "")
+        self._refused = 0
+
+    def spend(self, frame: ClientFrame | object) -> None:
+        """Charge a frame, or what couldn't be read as one. Raises ``RateLimited`` if that is too much."""
+        try:
+            self._limiter.check(self._charges(frame), time.monotonic())
+        except RateLimited as error:
+            # The room's and the tenant's limits may be used up by others.
+            self._refused += error.details["scope"] in {Scope.SOCKET, Scope.USER}
+            raise
+        self._refused = 0
+
+    @property
+    def is_abused(self) -> bool:
+        """Whether the client goes on and on although it is refused."""
+        return self._refused >= messaging_settings.MAX_LIMITED_FRAMES
+
+    def _charges(self, frame: Any) -> list[Charge]:
+        cost = COSTS.get(getattr(frame, "type", ""), UNREADABLE)
+        charges: list[Charge] = [(self._own, cost.frames)]
+        if cost.is_write:
+            charges.append((self._users, 1))
+        if cost.is_post:
+            charges.append((self._tenants, 1))
+            # Only of a room that the socket is in: nobody can use up the limit of others' rooms.
+            if frame.room in self._socket.seats:
+                charges.append((Key(Scope.ROOM, self._socket.schema_name, str(frame.room)), 1))
+        return charges
+
+
+def charge_handshake(limiter: Limiter, scope: Mapping[str, Any]) -> None:
+    """Charge a handshake to its session, or to its address where it has none. Raises ``RateLimited``.
+
+    It costs nothing but a look at the headers, before the database is asked.
+    """
+    limiter.check([(Key(Scope.CONNECT, "", _whose(scope)), 1)], time.monotonic())
+
+
+def _whose(scope: Mapping[str, Any]) -> str:
+    wanted = f"{settings.SESSION_COOKIE_NAME}=".encode("latin-1")
+    for name, value in scope["headers"]:
+        if name == b"cookie":
+            for cookie in value.split(b";"):
+                if cookie.strip().startswith(wanted):
+                    # What is told to other processes must not open anybody's session.
+                    return hashlib.sha256(cookie.strip()).hexdigest()[:32]
+    return str((scope.get("client") or ("",))[0])

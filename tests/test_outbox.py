@@ -1,0 +1,423 @@
+"""What is on its way to a client: written at once while the server takes it, bounded and in order while it doesn't."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from django_tenant_messaging.realtime.close_codes import CloseCode
+from django_tenant_messaging.realtime.outbox import JOINED_FRAMES, Outbox, joined
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Client:
+    """What an ASGI server's `send` does: takes an event at once, or makes the writer wait."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+        self.ends = 0
+        self.cancelled = 0
+        self.error: Exception | None = None
+        self._turns: asyncio.Semaphore | None = None
+        self._took = asyncio.Event()
+        self.outbox = Outbox(self.send, self._end)
+
+    def _end(self) -> None:
+        self.ends += 1
+
+    async def send(self, event: dict[str, Any]) -> None:
+        try:
+            if self._turns is not None:
+                await self._turns.acquire()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.error is not None:
+            raise self.error
+        self.sent.append(event)
+        self._took.set()
+
+    def stop_reading(self) -> None:
+        if self._turns is None:
+            self._turns = asyncio.Semaphore(0)
+
+    def read(self) -> None:
+        turns, self._turns = self._turns, None
+        if turns is not None:
+            turns.release()
+
+    async def read_one(self) -> None:
+        """Take one event while not reading."""
+        assert self._turns is not None
+        self._took.clear()
+        self._turns.release()
+        await self._took.wait()
+
+    async def drained(self) -> None:
+        self.read()
+        await written(self.outbox)
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts that came, those that were joined taken apart."""
+        found: list[str] = []
+        for event in self.sent:
+            if event["type"] == "websocket.send":
+                parsed = json.loads(event["text"])
+                found += parsed if isinstance(parsed, list) else [parsed]
+        return found
+
+    @property
+    def closed_with(self) -> list[int]:
+        return [event["code"] for event in self.sent if event["type"] == "websocket.close"]
+
+
+async def written(outbox: Outbox) -> None:
+    """Wait until no task writes any more."""
+    while outbox.writer is not None and not outbox.writer.done():
+        await asyncio.wait([outbox.writer])
+
+
+async def _all(tasks: list[asyncio.Task[None]]) -> None:
+    await asyncio.gather(*tasks)
+
+
+def text(value: Any) -> str:
+    return json.dumps(str(value))
+
+
+def put(client: Client, *values: Any, room_id: int = 0) -> None:
+    for value in values:
+        client.outbox.put(text(value), room_id, value if isinstance(value, int) else 0)
+
+
+def how_full(client: Client) -> tuple[bool, bool]:
+    return client.outbox.is_crowded, client.outbox.is_full
+
+
+def texts(*values: Any) -> list[str]:
+    return [str(value) for value in values]
+
+
+class TestWhileTheClientReads:
+    async def test_a_text_is_written_in_the_call_that_brings_it_and_no_task_is_made(self) -> None:
+        client = Client()
+        tasks = asyncio.all_tasks()
+        for number in range(1_000):
+            put(client, number)
+            assert client.texts[-1] == str(number)
+        assert asyncio.all_tasks() == tasks
+        assert client.outbox.writer is None
+        assert not client.outbox.is_full
+
+    async def test_a_close_is_written_at_once_and_ends_the_reading(self) -> None:
+        client = Client()
+        client.outbox.close(CloseCode.RESTART)
+        assert (client.closed_with, client.ends) == ([1012], 1)
+        assert client.outbox.is_closing
+
+    async def test_nothing_follows_a_close(self) -> None:
+        client = Client()
+        client.outbox.close(CloseCode.RESTART)
+        put(client, "too late")
+        client.outbox.close(CloseCode.TOO_SLOW)
+        assert (client.texts, client.closed_with) == ([], [1012])
+
+
+class TestWhileTheClientMakesItWait:
+    async def test_what_comes_meanwhile_follows_in_order_and_joined(self) -> None:
+        client = Client()
+        client.stop_reading()
+        put(client, *range(200))
+        assert client.sent == []
+        assert client.outbox.writer is not None
+        await client.drained()
+        assert client.texts == texts(*range(200))
+        # The first was on its way alone; then as many as a text may hold.
+        assert [len(json.loads(event["text"])) for event in client.sent[1:]] == [JOINED_FRAMES] * 3 + [7]
+        put(client, "at once again")
+        assert client.texts[-1] == "at once again"
+
+    async def test_what_comes_while_the_rest_is_written_is_written_too(self) -> None:
+        client = Client()
+        client.stop_reading()
+        put(client, *range(100))
+        await client.read_one()
+        put(client, *range(100, 200))
+        await client.read_one()
+        put(client, *range(200, 300))
+        await client.drained()
+        assert client.texts == texts(*range(300))
+
+    async def test_texts_are_joined_up_to_a_size(self) -> None:
+        client = Client()
+        client.stop_reading()
+        put(client, "first", *["x" * 40_000] * 5)
+        await client.drained()
+        assert client.texts == ["first", *["x" * 40_000] * 5]
+        assert max(len(event["text"]) for event in client.sent) < 100_000
+
+    async def test_it_is_full_by_number_and_by_size_and_again_empty(self, settings: Any) -> None:
+        settings.TENANT_MESSAGING = {"SOCKET_QUEUE_EVENTS": 8, "SOCKET_QUEUE_BYTES": 65_536}
+        client = Client()
+        client.stop_reading()
+        put(client, "on its way", *range(4))
+        assert how_full(client) == (True, False)
+        put(client, *range(4))
+        assert how_full(client) == (True, True)
+        await client.drained()
+        assert how_full(client) == (False, False)
+        client.stop_reading()
+        put(client, "on its way", "x" * 65_536)
+        assert how_full(client) == (False, True)
+        await client.drained()
+        assert how_full(client) == (False, False)
+        assert client.outbox._queued_characters == 0
+
+    async def test_events_are_given_up_and_the_rest_is_kept(self) -> None:
+        client = Client()
+        client.stop_reading()
+        put(client, "on its way", "reply 1")
+        put(client, 7, 8, 9, room_id=1)
+        put(client, "reply 2")
+        put(client, 3, 4, room_id=2)
+        assert client.outbox.give_up_events() == {1: 7, 2: 3}
+        assert client.outbox.give_up_events() == {}
+        await client.drained()
+        assert client.texts == ["on its way", "reply 1", "reply 2"]
+        assert client.outbox._queued_characters == 0
+
+
+class TestWaitingForRoom:
+    @pytest.fixture
+    def client(self, settings: Any) -> Client:
+        settings.TENANT_MESSAGING = {"SOCKET_QUEUE_EVENTS": 8}
+        return Client()
+
+    async def waiting(self, client: Client) -> asyncio.Task[None]:
+        """Fill the queue, and let two wait for room."""
+        client.stop_reading()
+        put(client, "on its way")
+        put(client, *range(8), room_id=1)
+        waiting = [asyncio.create_task(client.outbox.wait_for_room()) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert not any(waits.done() for waits in waiting)
+        return asyncio.create_task(_all(waiting))
+
+    async def test_no_wait_where_there_is_room(self, client: Client) -> None:
+        await asyncio.wait_for(client.outbox.wait_for_room(), 5)
+
+    async def test_it_ends_when_the_client_reads_on(self, client: Client) -> None:
+        waits = await self.waiting(client)
+        client.read()
+        await asyncio.wait_for(waits, 5)
+
+    async def test_it_ends_when_events_are_given_up(self, client: Client) -> None:
+        """Nothing is left that the writer would have to take, so nobody else says that there is room."""
+        waits = await self.waiting(client)
+        client.outbox.give_up_events()
+        await asyncio.wait_for(waits, 5)
+
+    async def test_it_ends_when_the_socket_is_closed(self, client: Client) -> None:
+        waits = await self.waiting(client)
+        client.outbox.close(CloseCode.TOO_SLOW)
+        await asyncio.wait_for(waits, 5)
+
+    async def test_it_ends_when_the_client_is_given_up(self, client: Client) -> None:
+        waits = await self.waiting(client)
+        client.outbox.abandon()
+        await asyncio.wait_for(waits, 5)
+
+    async def test_it_ends_when_the_client_is_gone(self, client: Client) -> None:
+        waits = await self.waiting(client)
+        client.error = ConnectionResetError()
+        client.read()
+        await asyncio.wait_for(waits, 5)
+
+
+class TestClosing:
+    async def test_what_waits_is_left_out_and_nothing_is_added(self) -> None:
+        client = Client()
+        client.stop_reading()
+        put(client, "on its way", "left out")
+        client.outbox.close(CloseCode.UNAVAILABLE)
+        put(client, "secret")
+        assert client.ends == 0
+        await client.drained()
+        assert (client.texts, client.closed_with, client.ends) == (["on its way"], [4503], 1)
+
+    async def test_a_close_that_can_not_be_written(self) -> None:
+        client = Client()
+        client.stop_reading()
+        put(client, "on its way")
+        client.outbox.close(CloseCode.UNAVAILABLE)
+        client.error = ConnectionResetError()
+        await client.drained()
+        assert (client.sent, client.outbox.is_broken) == ([], True)
+        assert client.ends
+
+
+class TestGone:
+    @pytest.mark.parametrize("error", [ConnectionResetError(), RuntimeError("ClientDisconnected")])
+    async def test_a_send_that_raises_at_once(self, error: Exception) -> None:
+        client = Client()
+        client.error = error
+        put(client, "lost")
+        assert (client.outbox.is_broken, client.ends) == (True, 1)
+        client.error = None
+        put(client, "lost too")
+        client.outbox.close(CloseCode.RESTART)
+        assert client.sent == []
+
+    async def test_a_send_that_raises_later(self) -> None:
+        client = Client()
+        client.stop_reading()
+        put(client, *range(10))
+        client.error = ConnectionResetError()
+        await client.drained()
+        assert (client.sent, client.outbox.is_broken, client.ends) == ([], True, 1)
+        assert (len(client.outbox._queue), client.outbox._queued_characters) == (0, 0)
+
+    async def test_who_is_given_up_is_written_to_no_more(self) -> None:
+        client = Client()
+        client.stop_reading()
+        put(client, *range(10))
+        await asyncio.sleep(0)
+        client.outbox.abandon()
+        assert (client.outbox.is_broken, client.ends) == (True, 1)
+        await client.drained()
+        assert (client.cancelled, client.sent) == (1, [])
+        put(client, "lost")
+        assert client.sent == []
+
+    async def test_nothing_is_kept_for_who_is_given_up_before_the_writer_began(self) -> None:
+        client = Client()
+        client.stop_reading()
+        put(client, "on its way")
+        client.outbox.abandon()
+        await asyncio.sleep(0)
+        put(client, *range(10))
+        assert len(client.outbox._queue) == 0
+        client.read()
+
+
+class TestTheFirstStepTakenOutsideOfATask:
+    """`_Begun`: what the server's `send` waits for is waited for by the writer's task, however it waits."""
+
+    async def outbox(self, send: Callable[[dict[str, Any]], Any]) -> Outbox:
+        outbox = Outbox(send, lambda: None)
+        outbox.put("text")
+        await written(outbox)
+        return outbox
+
+    async def test_nested_waits_of_every_kind(self) -> None:
+        done: list[Any] = []
+
+        async def inner(delay: float) -> str:
+            await asyncio.sleep(delay)
+            return "inner"
+
+        async def send(event: dict[str, Any]) -> None:
+            done.append(await inner(0))
+            done.append(await inner(0.001))
+            done.append(await asyncio.gather(inner(0), inner(0.001)))
+            loop = asyncio.get_running_loop()
+            done.append(await loop.run_in_executor(None, lambda: "thread"))
+            async with asyncio.timeout(5), asyncio.Lock():
+                done.append(event["text"])
+
+        outbox = await self.outbox(send)
+        assert done == ["inner", "inner", ["inner", "inner"], "thread", "text"]
+        assert not outbox.is_broken
+
+    async def test_an_exception_of_what_is_waited_for_can_be_handled(self) -> None:
+        handled: list[str] = []
+
+        async def fail() -> None:
+            await asyncio.sleep(0)
+            raise ConnectionResetError
+
+        async def send(_event: dict[str, Any]) -> None:
+            for what in (fail(), asyncio.wait_for(asyncio.Event().wait(), 0.001)):
+                try:
+                    await what
+                except (ConnectionResetError, TimeoutError) as error:
+                    handled.append(type(error).__name__)
+
+        outbox = await self.outbox(send)
+        assert handled == ["ConnectionResetError", "TimeoutError"]
+        assert not outbox.is_broken
+
+    async def test_a_cancellation_reaches_what_is_waited_for(self) -> None:
+        started, seen = asyncio.Event(), []
+
+        async def send(_event: dict[str, Any]) -> None:
+            try:
+                started.set()
+                await asyncio.Event().wait()
+            finally:
+                seen.append("cleaned up")
+
+        outbox = Outbox(send, lambda: None)
+        outbox.put("text")
+        await started.wait()
+        writer = outbox.writer
+        assert writer is not None
+        await asyncio.sleep(0)
+        outbox.abandon()
+        with pytest.raises(asyncio.CancelledError):
+            await writer
+        assert seen == ["cleaned up"]
+        assert outbox.writer is None
+
+
+@given(st.lists(st.lists(st.integers(), min_size=1, max_size=4), min_size=1, max_size=8))
+def test_joining_is_one_flat_array_in_order(groups: list[list[int]]) -> None:
+    one = joined([joined([json.dumps({"n": value}) for value in group]) for group in groups])
+    found = json.loads(one)
+    flat = [{"n": value} for group in groups for value in group]
+    assert (found if isinstance(found, list) else [found]) == flat
+
+
+@given(st.data())
+def test_any_course_ends_with_everything_in_order_or_given_up(data: st.DataObject) -> None:
+    """A room's events come without a gap up to where they were given up, everything else always."""
+
+    async def play() -> None:
+        client = Client()
+        expected: list[str] = []
+        given_up: set[str] = set()
+        waiting_events: list[str] = []
+        for number in range(data.draw(st.integers(1, 40))):
+            match data.draw(st.sampled_from(["reply", "event", "stop", "read", "pause", "give up"])):
+                case "reply":
+                    put(client, f"r{number}")
+                    expected.append(f"r{number}")
+                case "event":
+                    client.outbox.put(text(f"e{number}"), 1, number)
+                    expected.append(f"e{number}")
+                    waiting_events.append(f"e{number}")
+                case "stop":
+                    client.stop_reading()
+                case "read":
+                    client.read()
+                case "pause":
+                    await asyncio.sleep(0)
+                case "give up":
+                    lost = client.outbox.give_up_events()
+                    if lost:
+                        start = waiting_events.index(f"e{lost[1]}")
+                        given_up |= set(waiting_events[start:])
+                    waiting_events.clear()
+        await client.drained()
+        assert client.texts == [value for value in expected if value not in given_up]
+        assert client.outbox._queued_characters == 0
+
+    asyncio.run(play())
