@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { isNewMessage } from "../../src/django_tenant_messaging/static/django_tenant_messaging/client.js";
 import { FakeSocket, Stage, message, room, settled } from "./fakes.js";
 
 test("connects with the subprotocol, and is open once it has resumed", async () => {
@@ -328,6 +329,64 @@ test("history, read and typing speak the protocol", async () => {
   await stage.socket.answers("typing");
   assert.deepEqual((await page).messages, []);
   await Promise.all([read, typing]);
+});
+
+test("changes speak the protocol", async () => {
+  const stage = await new Stage().open();
+  const changes = [
+    ["edit", () => stage.client.edit(1, 105, "other"), { message_id: 105, content: "other" }],
+    ["delete", () => stage.client.delete(1, 105), { message_id: 105 }],
+    ["revisions", () => stage.client.revisions(1, 105, { before: 9, limit: 5 }), { message_id: 105, before: 9, limit: 5 }],
+    ["rename", () => stage.client.rename(1, "crew"), { name: "crew" }],
+  ];
+  const replies = { message: { id: 105, changed_seq: 11 }, revisions: [{ id: 3, content: "one" }], name: "crew" };
+  const outcomes = [];
+  for (const [type, change, fields] of /** @type {any[]} */ (changes)) {
+    const outcome = change();
+    await settled();
+    const { id, ...frame } = stage.socket.requests(type)[0];
+    assert.deepEqual(frame, { type, room: 1, ...fields });
+    await stage.socket.answers(type, { room: 1, ...replies });
+    outcomes.push(await outcome);
+  }
+  assert.equal(outcomes[0].message.changed_seq, 11);
+  assert.equal(outcomes[1].message.id, 105);
+  assert.deepEqual(outcomes.slice(2), [replies.revisions, "crew"]);
+});
+
+test("a refused change is rejected with the server's code, and one without a connection at once", async () => {
+  const stage = new Stage();
+  await assert.rejects(stage.client.edit(1, 105, "other"), { code: "disconnected" });
+  await stage.open();
+  const refused = stage.client.delete(1, 105);
+  await settled();
+  stage.socket.refuses("delete", "forbidden");
+  await assert.rejects(refused, { name: "MessagingError", code: "forbidden" });
+  const lost = stage.client.rename(1, "crew");
+  await settled();
+  stage.socket.drops(1012);
+  await assert.rejects(lost, { code: "disconnected" });
+});
+
+test("tells a new message from another state of an older one", async () => {
+  const stage = await new Stage().open();
+  const changed = { ...message(5).message, changed_seq: 12 };
+  await stage.socket.says(message(11, { after: 10 }));
+  await stage.socket.says(message(12, { after: 11, message: changed }));
+  // Written and changed while the client was away: it comes once.
+  await stage.socket.says(message(15, { after: 12, message: { ...message(13).message, changed_seq: 15 } }));
+  assert.deepEqual(stage.seen("message").map(isNewMessage), [true, false, true]);
+  assert.deepEqual(stage.messages(), [11, 12, 15]);
+});
+
+test("another name of the room moves the position, and so does a kind of change that it doesn't know", async () => {
+  const stage = await new Stage().open();
+  await stage.socket.says({ type: "room", room: 1, after: 10, seq: 11, name: "crew" });
+  await stage.socket.says({ type: "of_the_future", room: 1, after: 11, seq: 12 });
+  await stage.socket.says(message(13, { after: 12 }));
+  assert.deepEqual(stage.seen("room").map(({ name }) => name), ["crew"]);
+  assert.deepEqual(stage.messages(), [13]);
+  assert.equal(stage.client.status.state, "open");
 });
 
 test("a stopped client stays stopped", async () => {
