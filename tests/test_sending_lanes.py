@@ -28,6 +28,7 @@ from django_tenant_messaging.types import SentMessage
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
+    from django_tenant_messaging.realtime.hints import Hint
     from tests.harness.peer import Peers
     from tests.harness.tenants import Tenant
 
@@ -42,7 +43,8 @@ class Sender:
     def __init__(self, tenant: Tenant) -> None:
         self.tenant = tenant
         self.tasks: set[asyncio.Task[None]] = set()
-        self.sends = Sends(self._spawn)
+        self.handed_out: list[Hint] = []
+        self.sends = Sends(self._spawn, self.handed_out.extend)
         self.answers: list[tuple[str, Any]] = []
         self._changed = asyncio.Event()
         self.on_answer: Callable[[Any], None] = lambda _answer: None
@@ -536,7 +538,7 @@ class TestLockedRows:
         """As two busy rooms that other processes write to: they wait, are written to, and are met locked again."""
         settings.TENANT_MESSAGING = {"DATABASE_THREADS": 4}
         await asyncio.to_thread(close_executor)
-        sender.sends = Sends(sender._spawn)
+        sender.sends = Sends(sender._spawn, sender.handed_out.extend)
         await hold.rows(RoomCounter, "room_id IN (1, 2)")
         sender.send("busy")
         await hold.blocked(1)
