@@ -175,6 +175,18 @@ test("a send that the server can't take now is repeated on the same socket", asy
   await sent;
 });
 
+test("a send that is too many is repeated when the server says so", async () => {
+  const stage = await new Stage().open();
+  const sent = stage.client.send(1, "once more");
+  await stage.socket.refuses("send", "rate_limited", { retry_after: 3.5, scope: "user", limit: [20, 60] });
+  await stage.clock.pass(3_000);
+  assert.equal(stage.socket.requests("send").length, 1);
+  await stage.clock.pass(1_000);
+  assert.equal(stage.socket.requests("send").length, 2);
+  await stage.socket.answers("send", { room: 1, message: { seq: 11 }, duplicate: false });
+  await sent;
+});
+
 test("a send that nobody answers means a dead link", async () => {
   const stage = await new Stage().open();
   stage.client.send(1, "anybody?");
@@ -182,14 +194,25 @@ test("a send that nobody answers means a dead link", async () => {
   assert.equal(stage.client.status.state, "lost");
 });
 
+test("4401 of an open connection is tried once more: the browser may have another session by now", async () => {
+  const stage = await new Stage().open();
+  await stage.socket.drops(4401);
+  assert.equal(stage.client.status.state, "lost");
+  await stage.clock.pass(1_000);
+  await stage.greet();
+  assert.equal(stage.client.status.state, "open");
+});
+
 test("4401 is final: no other attempt, and waiting sends are rejected", async () => {
   const stage = await new Stage().open();
   const sent = stage.client.send(1, "too late");
+  await stage.socket.drops(4401);
+  await stage.clock.pass(1_000);
   stage.socket.drops(4401);
   await assert.rejects(sent, { code: "closed", details: { reason: "unauthenticated" } });
   assert.deepEqual(stage.client.status, { state: "closed", code: 4401, reason: "unauthenticated" });
   await stage.clock.pass(600_000);
-  assert.equal(stage.sockets.length, 1);
+  assert.equal(stage.sockets.length, 2);
   await assert.rejects(stage.client.send(1, "still"), { code: "closed" });
 });
 

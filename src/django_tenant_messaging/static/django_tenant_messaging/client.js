@@ -237,11 +237,13 @@ export class MessagingClient extends EventTarget {
 
   /** @param {number} code */
   #lost(code) {
+    const wasOpen = this.#status.state === "open";
     this.#link = null;
     this.#outbox.close();
     this.#clear("stable", "loss");
     const reason = finalReason(code);
-    if (reason !== null) {
+    // Another tab may have changed the password, or logged in again: this browser's session is another one then.
+    if (reason !== null && !(reason === "unauthenticated" && wasOpen)) {
       this.#finish(code, reason);
       return;
     }

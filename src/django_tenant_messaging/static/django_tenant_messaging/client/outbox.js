@@ -91,20 +91,25 @@ export class Outbox {
     if (error.code === "timeout") {
       link.end();
     } else if (error.code === "unavailable" || error.code === "tenant_not_ready") {
-      this.resendSoon(link);
+      this.resendSoon(link, RESEND_MS);
+    } else if (error.code === "rate_limited") {
+      this.resendSoon(link, 1_000 * error.details.retry_after);
     } else if (error.code !== "disconnected") {
       this.unsent.delete(message.fields.client_id);
       message.reject(error);
     }
   }
 
-  /** @param {Link} link */
-  resendSoon(link) {
+  /**
+   * @param {Link} link
+   * @param {number} delay Milliseconds.
+   */
+  resendSoon(link, delay) {
     if (this.timer === null && this.link === link) {
       this.timer = this.clock.setTimeout(() => {
         this.timer = null;
         this.open(link);
-      }, RESEND_MS);
+      }, delay);
     }
   }
 }
