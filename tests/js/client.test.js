@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { isNewMessage } from "../../src/django_tenant_messaging/static/django_tenant_messaging/client.js";
-import { FakeSocket, Stage, message, room, settled } from "./fakes.js";
+import { FakeSocket, Stage, hello, message, room, settled } from "./fakes.js";
 
 test("connects with the subprotocol, and is open once it has resumed", async () => {
   const stage = new Stage();
@@ -103,6 +103,21 @@ test("rooms that are gone are given up, by hello, by resume and live", async () 
   assert.equal(stage.client.position(3), undefined);
 });
 
+test("with more rooms than the server follows, those that it doesn't name are read again and not given up", async () => {
+  const positions = { 1: { epoch: "e1", seq: 10 }, 2: { epoch: "e1", seq: 4 } };
+  const stage = new Stage({ positions });
+  stage.client.start();
+  await stage.socket.says({ ...hello(), rooms_limited: true });
+  await stage.socket.answers("resume", { rooms: {} });
+  assert.deepEqual(stage.seen("room_removed"), []);
+  assert.deepEqual(stage.seen("limited"), [{ type: "limited", room: 2, after: 4, seq: 4 }]);
+  // Reading it makes the server follow it, from where it is by then.
+  await stage.socket.says({ type: "room_added", room: room({ id: 2, seq: 7 }) });
+  await stage.socket.says(message(8, { room: 2 }));
+  assert.deepEqual(stage.messages(), [8]);
+  assert.equal(stage.client.status.state, "open");
+});
+
 test("a room that is added streams from its position", async () => {
   const stage = await new Stage().open();
   await stage.socket.says({ type: "room_added", room: room({ id: 7, seq: 3 }) });
@@ -175,16 +190,51 @@ test("a send that the server can't take now is repeated on the same socket", asy
   await sent;
 });
 
-test("a send that is too many is repeated when the server says so", async () => {
+test("sends that are too much wait for as long as the server says, and keep their order", async () => {
   const stage = await new Stage().open();
-  const sent = stage.client.send(1, "once more");
-  await stage.socket.refuses("send", "rate_limited", { retry_after: 3.5, scope: "user", limit: [20, 60] });
-  await stage.clock.pass(3_000);
-  assert.equal(stage.socket.requests("send").length, 1);
-  await stage.clock.pass(1_000);
-  assert.equal(stage.socket.requests("send").length, 2);
-  await stage.socket.answers("send", { room: 1, message: { seq: 11 }, duplicate: false });
-  await sent;
+  const sent = ["one", "two", "three"].map((content) => stage.client.send(1, content));
+  const contents = () => stage.socket.requests("send").map(({ content }) => content);
+  assert.deepEqual(contents(), ["one", "two", "three"]);
+  const ids = stage.socket.requests("send").map(({ id }) => id);
+  const details = { retry_after: 0.5, scope: "user", limit: { rate: 20, burst: 60 } };
+  for (const id of ids) {
+    await stage.socket.says({ type: "error", id, code: "rate_limited", message: "No.", details });
+  }
+  stage.client.send(1, "four");
+  await stage.clock.pass(499);
+  assert.equal(contents().length, 3);
+  await stage.clock.pass(1);
+  assert.deepEqual(contents().slice(3), ["one", "two", "three", "four"]);
+  const repeated = stage.socket.requests("send")[3];
+  assert.equal(repeated.client_id, stage.socket.requests("send")[0].client_id);
+  await stage.socket.says({ type: "ok", id: repeated.id, room: 1, message: { seq: 11 }, duplicate: false });
+  assert.equal((await sent[0]).message.seq, 11);
+});
+
+test("no more than a few sends are on their way at once", async () => {
+  const stage = await new Stage().open();
+  const number = 50;
+  const sent = Promise.all(Array.from({ length: number }, (_, index) => stage.client.send(1, `number ${index}`)));
+  assert.equal(stage.socket.requests("send").length, 16);
+  for (let answered = 0; answered < number; answered += 1) {
+    const { id } = stage.socket.requests("send")[answered];
+    await stage.socket.says({ type: "ok", id, room: 1, message: { seq: 11 + answered }, duplicate: false });
+    assert.equal(stage.socket.requests("send").length, Math.min(number, answered + 17));
+  }
+  assert.equal((await sent).length, number);
+  const contents = stage.socket.requests("send").map(({ content }) => content);
+  assert.deepEqual(contents, Array.from({ length: number }, (_, index) => `number ${index}`));
+});
+
+test("what was on its way when the link was lost goes out again", async () => {
+  const stage = await new Stage().open();
+  for (let index = 0; index < 20; index += 1) {
+    stage.client.send(1, `number ${index}`);
+  }
+  await stage.reconnect();
+  await stage.greet();
+  assert.deepEqual(stage.socket.requests("send").map(({ content }) => content)[0], "number 0");
+  assert.equal(stage.socket.requests("send").length, 16);
 });
 
 test("a send that nobody answers means a dead link", async () => {
@@ -269,6 +319,13 @@ test("answers each heartbeat with a ping", async () => {
   const stage = await new Stage().open();
   await stage.socket.says({ type: "heartbeat", heads: { 1: 10 } });
   assert.equal(stage.socket.requests("ping").length, 1);
+});
+
+test("a ping that is too much is a sign of life all the same", async () => {
+  const stage = await new Stage().open();
+  await stage.socket.says({ type: "heartbeat", heads: { 1: 10 } });
+  await stage.socket.refuses("ping", "rate_limited", { retry_after: 0.1 });
+  assert.equal(stage.client.status.state, "open");
 });
 
 test("a head whose event doesn't come is a loss", async () => {
