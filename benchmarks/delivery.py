@@ -1,7 +1,7 @@
 """How fast messages are delivered, beside the limit and beside hand-written consumers; every delivery is checked.
 
     make bench                                            all of it, about 15 minutes
-    make bench BENCH="--quick"                            all of it in small, to see that it works
+    make bench BENCH="--quick"                            each part in small, to see that it works
     make bench BENCH="--scenario A --contender ours --contender limit --seconds 10"
     python benchmarks/delivery.py --scenario A --contender ours --seconds 5
 
@@ -34,6 +34,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "example_project")]
 from benchmarks.rig.conductor import GaveUpError  # noqa: E402 - the path is set above
 from benchmarks.rig.contenders import CONTENDERS, Contender, Services  # noqa: E402
 from benchmarks.rig.plot import plot  # noqa: E402
+from benchmarks.rig.progress import tell  # noqa: E402
 from benchmarks.rig.scenarios import FULL, QUICK, SCENARIOS, Scenario, Size  # noqa: E402
 from benchmarks.rig.tables import scenario_tables, target_table  # noqa: E402
 from benchmarks.rig.targets import Target, targets  # noqa: E402
@@ -58,6 +59,7 @@ PACKAGES = (
     "uvloop",
     "httptools",
 )
+QUICK_CONTENDERS = ["limit", "commit", "tutorial-daphne-core", "tutorial-uvicorn-pubsub", "ours"]
 BAD_CALL = 2
 INTERRUPTED = 130
 SPARE_FILES = 500
@@ -167,11 +169,6 @@ def have(package: str) -> str | None:
         return None
 
 
-def tell(text: str) -> None:
-    """Say how far it is."""
-    print(text, file=sys.stderr, flush=True)
-
-
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the command line; a bad one ends with a sentence and the status 2."""
     parser = argparse.ArgumentParser(
@@ -202,7 +199,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if unknown:
         parser.error(f"There is no scenario {unknown[0]!r}; there are {', '.join(known)}.")
     options.scenarios = [known[name] for name in known if not options.scenario or name in options.scenario]
-    options.contenders = chosen(options.contender, parser)
+    options.contenders = chosen(options.contender or (QUICK_CONTENDERS if options.quick else None), parser)
     if options.output is not None and options.output.is_dir():
         parser.error(f"{options.output} is a folder, not a file.")
     options.output = options.output or (RESULTS if options.is_whole else None)

@@ -15,6 +15,7 @@ from django_tenant_messaging.events import bus
 from django_tenant_messaging.models import Message, RoomCounter
 from django_tenant_messaging.realtime.hub import Hub
 from django_tenant_messaging.tenancy import run_in_tenant
+from tests.harness.unlimited import UNLIMITED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -287,9 +288,10 @@ class TestMissed:
             assert seen(states) == {key: value for key, value in expected.items() if key != 1}
 
     async def test_nothing_is_lost_or_repeated_whatever_happens(
-        self, acme: Tenant, globex: Tenant, peers: Peers
+        self, acme: Tenant, globex: Tenant, peers: Peers, settings: Any
     ) -> None:
         """Two people write, edit, delete and rename while a third comes and goes."""
+        settings.TENANT_MESSAGING = UNLIMITED
         stranger = await peers.connect(globex, "carol")
         writers = [await peers.connect(acme, name) for name in ("alice", "bob")]
         position = {"epoch": writers[0].hello["rooms"][0]["epoch"], "seq": 1}

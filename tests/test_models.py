@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from tests.harness.world import World
 
 MOST_TABLES = 16
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
 @pytest.fixture
@@ -53,7 +56,10 @@ def test_tables_stay_few(acme: Tenant) -> None:
     )
     assert 0 < len(found) <= MOST_TABLES
     models = apps.get_app_config("django_tenant_messaging").get_models(include_auto_created=True)
-    assert {name for (name,) in found} == {model._meta.db_table for model in models}
+    tables = {model._meta.db_table for model in models}
+    assert {name for (name,) in found} == tables
+    listed = (DOCS / "architecture.md").read_text().partition("## Tables")[2].partition("\n## ")[0]
+    assert {f"django_tenant_messaging_{name}" for name in re.findall(r"^\| `(\w+)` \|", listed, re.MULTILINE)} == tables
 
 
 def test_database_carries_out_the_rule_of_every_user_key(acme: Tenant) -> None:

@@ -123,6 +123,62 @@ def test_a_room_shows_messages_members_and_badges(acme: Tenant, bob: Client, roo
     assert "owner" in members[0]
 
 
+def test_edited_and_deleted_messages(acme: Tenant, alice: Client, bob: Client, room: ChatRoom) -> None:
+    first, second = say(acme, room, "alice", "a secret for @bob"), say(acme, room, "bob", "helo")
+    with acme.activated():
+        actions.edit_message(acme.users["bob"], room_id=room.pk, message_id=second, content="hello")
+        actions.delete_message(acme.users["alice"], room_id=room.pk, message_id=first)
+    response = bob.get(f"/messages/rooms/{room.pk}/")
+    text = response.content.decode()
+    items = re.findall(r'<li class="message.*?</li>', text.partition("<template")[0], re.DOTALL)
+    shown = [
+        (
+            re.search(r'data-part="tombstone"( hidden)?', item)[1] is None,  # type: ignore[index]
+            re.search(r'data-part="edited"[^>]* hidden', item) is None,
+            re.search(r'data-changed="(\d+)"', item)[1],  # type: ignore[index]
+        )
+        for item in items
+    ]
+    assert shown == [(True, False, "4"), (False, True, "3")]
+    assert "deleted" in items[0].partition(">")[0]
+    assert "secret" not in text
+    assert "helo" not in text
+    assert config(response)["notifications"] == []
+    with acme.activated():
+        actions.delete_message(acme.users["bob"], room_id=room.pk, message_id=second)
+    listing = alice.get("/messages/").content.decode()
+    assert "This message was deleted." in listing
+    assert 'data-unread="0"' in listing
+
+
+def test_the_page_knows_what_its_user_may_change(acme: Tenant, alice: Client, bob: Client, settings: Any) -> None:
+    with acme.activated():
+        group = actions.create_room(acme.users["alice"], name="general", members=[acme.users["bob"]])
+        direct = actions.open_direct_room(acme.users["alice"], other=acme.users["bob"])
+
+    def known(client: Client, room: ChatRoom) -> tuple[Any, Any]:
+        found = config(client.get(f"/messages/rooms/{room.pk}/"))
+        return found["ownsRoom"], found["editWindow"]
+
+    assert [known(alice, group), known(bob, group), known(alice, direct)] == [
+        (True, None),
+        (False, None),
+        (False, None),
+    ]
+    settings.TENANT_MESSAGING = {"EDIT_WINDOW": 900}
+    assert known(alice, group) == (True, 900)
+
+
+def test_rename_without_the_module(acme: Tenant, bob: Client, room: ChatRoom) -> None:
+    path = f"/messages/rooms/{room.pk}/"
+    assert bob.post(f"{path}name/", {"rename-name": "Plans"})["Location"] == path
+    assert '<h1 id="room-title">Plans</h1>' in bob.get(path).content.decode()
+    for name in ("", " ", "x" * 121):
+        assert bob.post(f"{path}name/", {"rename-name": name}).status_code == 400
+    with acme.activated():
+        assert ChatRoom.objects.get().name == "Plans"
+
+
 def test_content_is_text(acme: Tenant, bob: Client, room: ChatRoom) -> None:
     say(acme, room, "alice", "<script>alert(1)</script> & </script>")
     for path in ("/messages/", f"/messages/rooms/{room.pk}/"):
@@ -146,6 +202,7 @@ def test_a_room_of_others_is_not_found(acme: Tenant, room: ChatRoom) -> None:
         carol.get("/messages/rooms/99999999999999999999999/"),
         carol.post(f"/messages/rooms/{room.pk}/", {"content": "hi"}),
         carol.post(f"/messages/rooms/{room.pk}/members/", {"add-people": "carol"}),
+        carol.post(f"/messages/rooms/{room.pk}/name/", {"rename-name": "mine"}),
         carol.post(f"/messages/rooms/{room.pk}/leave/"),
     ):
         assert response.status_code == 404
@@ -253,6 +310,8 @@ def test_a_direct_conversation_can_not_be_left_or_joined(acme: Tenant, alice: Cl
     path = alice.post("/messages/rooms/direct/", {"direct-people": "bob"})["Location"]
     assert alice.post(f"{path}leave/").status_code == 403
     assert alice.post(f"{path}members/", {"add-people": "carol"}).status_code == 403
+    assert alice.post(f"{path}name/", {"rename-name": "us"}).status_code == 403
+    assert 'id="naming"' not in alice.get(path).content.decode()
 
 
 def test_notifications_are_shown_and_marked(acme: Tenant, bob: Client, room: ChatRoom) -> None:
@@ -265,7 +324,7 @@ def test_notifications_are_shown_and_marked(acme: Tenant, bob: Client, room: Cha
         assert list_notifications(acme.users["bob"], unread_only=True) == []
 
 
-@pytest.mark.parametrize("path", ["create/", "direct/", "1/members/", "1/leave/", "../notifications/read/"])
+@pytest.mark.parametrize("path", ["create/", "direct/", "1/members/", "1/name/", "1/leave/", "../notifications/read/"])
 def test_writes_need_a_post_and_a_token(acme: Tenant, path: str) -> None:
     client = acme.client(acme.users["alice"])
     assert client.get(f"/messages/rooms/{path}".replace("rooms/../", "")).status_code == 405

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from benchmarks.rig.contenders import Plan, Tenant
 from benchmarks.rig.loads import Burst, Open
+from benchmarks.rig.progress import tell
 from benchmarks.rig.stage import staged
 
 if TYPE_CHECKING:
@@ -26,6 +27,12 @@ class Size:
     """Each measurement."""
     idle: float
     """Longer than a heartbeat's interval, so that one of those is in it."""
+    in_flight: tuple[int, ...]
+    """Numbers of messages that each sender has under way, as far as more bring more."""
+    members: int
+    """Of the large room."""
+    rooms: int
+    """Small ones."""
     burst: int
     sockets: int
     many_sockets: int
@@ -38,6 +45,9 @@ FULL = Size(
     probe=1.5,
     load=5,
     idle=26,
+    in_flight=(1, 2, 4, 8, 16),
+    members=200,
+    rooms=200,
     burst=1_000,
     sockets=2_000,
     many_sockets=10_000,
@@ -49,6 +59,9 @@ QUICK = Size(
     probe=0.5,
     load=1,
     idle=2,
+    in_flight=(1, 2),
+    members=50,
+    rooms=20,
     burst=100,
     sockets=100,
     many_sockets=0,
@@ -77,12 +90,11 @@ class Scenario(Protocol):
 
 
 class LargeRoom:
-    """A: one room of 200, of whom ten write."""
+    """A: many members, of whom ten write."""
 
     name = "A"
     title = "one room of 200 members, 10 of them send"
-    members, writers = 200, 10
-    in_flight = (1, 2, 4, 8, 16)
+    writers = 10
 
     def wants(self, contender: Contender) -> bool:  # noqa: ARG002 - all
         """All."""
@@ -90,13 +102,13 @@ class LargeRoom:
 
     def run(self, contender: Contender, services: Services, size: Size) -> Figures:
         """Find the top rate, then time deliveries at half of it."""
-        plan = Plan.of_one(self.members, [list(range(self.members))])
+        plan = Plan.of_one(size.members, [list(range(size.members))])
         with staged(contender, services, plan) as stage:
             room = stage.server.rooms[0][0]
-            senders = tuple((client, room) for client in range(0, self.members, self.members // self.writers))
+            senders = tuple((client, room) for client in range(0, size.members, size.members // self.writers))
             in_flight, top = stage.top(
                 senders,
-                self.in_flight,
+                size.in_flight,
                 probe=size.probe,
                 seconds=size.load,
                 rate=lambda outcome: outcome.deliveries_per_second,
@@ -106,12 +118,12 @@ class LargeRoom:
 
 
 class SmallRooms:
-    """B: 200 rooms of two, all of whom write."""
+    """B: rooms of two, all of whom write."""
 
     name = "B"
     title = "200 rooms of two members, all of them send"
-    rooms = 200
-    in_flight = (1, 2, 4)
+    most_in_flight = 4
+    """More would only wait: with one each there are as many as members."""
 
     def wants(self, contender: Contender) -> bool:  # noqa: ARG002 - all
         """All."""
@@ -119,12 +131,12 @@ class SmallRooms:
 
     def run(self, contender: Contender, services: Services, size: Size) -> Figures:
         """Find the top rate."""
-        plan = Plan.of_one(2 * self.rooms, [[2 * room, 2 * room + 1] for room in range(self.rooms)])
+        plan = Plan.of_one(2 * size.rooms, [[2 * room, 2 * room + 1] for room in range(size.rooms)])
         with staged(contender, services, plan) as stage:
-            senders = [(client, stage.server.rooms[0][client // 2]) for client in range(2 * self.rooms)]
+            senders = [(client, stage.server.rooms[0][client // 2]) for client in range(2 * size.rooms)]
             in_flight, top = stage.top(
                 senders,
-                self.in_flight,
+                [number for number in size.in_flight if number <= self.most_in_flight],
                 probe=size.probe,
                 seconds=size.load,
                 rate=lambda outcome: outcome.messages_per_second,
@@ -227,7 +239,9 @@ class Flatness:
             ]
             stage.measure(Open(tuple(senders), self.rate, size.probe))
             idle = stage.rest(size.load)
-            return {**self._cost(stage, senders, size.load), "idle_cpu": idle}
+            cost = self._cost(stage, senders, size.load)
+            tell(f"{self.name}  {number:,} tenants: {cost['cpu_us_per_message']['all']:,.0f} us/message")
+            return {**cost, "idle_cpu": idle}
 
     def _after(self, contender: Contender, services: Services, size: Size) -> Figures:
         """The cost in rooms that hold so many messages, measured in turn, so that a busy machine hits all alike."""
@@ -240,6 +254,7 @@ class Flatness:
                     room = stage.server.rooms[tenant][0]
                     senders = [(tenant * self.members + writer, room) for writer in range(self.writers)]
                     cost = self._cost(stage, senders, size.load if turn else size.probe)
+                    tell(f"{self.name}  {stored:,} stored: {cost['cpu_us_per_message']['all']:,.0f} us/message")
                     # The first turn fills caches and is left out.
                     found[stored] += [cost] if turn else []
             return {str(stored): _median(costs) for stored, costs in found.items()}

@@ -195,7 +195,8 @@ class MessagingSettings:
     MAX_SOCKETS_PER_USER = Setting(50, at_least(1))
     """Most sockets of one user in one process; another one is refused with 4429."""
     MAX_ROOMS_PER_SOCKET = Setting(1_000, at_least(1))
-    """Most rooms that a socket follows: of a user with more of them, those with the latest activity."""
+    """Most rooms that a socket follows from its start: of a user with more of them, those with the latest activity. As
+    many again may be added by joining and using others."""
     MIGRATION_CHECK_TTL = Setting(60.0, seconds(0))
     """Seconds for which a process believes that a schema is ready, unless it migrates it itself or meets a missing
     table: the longest time that passes before it notices what others did to the schema."""

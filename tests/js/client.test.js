@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { FakeSocket, Stage, message, room, settled } from "./fakes.js";
+import { isNewMessage } from "../../src/django_tenant_messaging/static/django_tenant_messaging/client.js";
+import { FakeSocket, Stage, hello, message, room, settled } from "./fakes.js";
 
 test("connects with the subprotocol, and is open once it has resumed", async () => {
   const stage = new Stage();
@@ -102,6 +103,21 @@ test("rooms that are gone are given up, by hello, by resume and live", async () 
   assert.equal(stage.client.position(3), undefined);
 });
 
+test("with more rooms than the server follows, those that it doesn't name are read again and not given up", async () => {
+  const positions = { 1: { epoch: "e1", seq: 10 }, 2: { epoch: "e1", seq: 4 } };
+  const stage = new Stage({ positions });
+  stage.client.start();
+  await stage.socket.says({ ...hello(), rooms_limited: true });
+  await stage.socket.answers("resume", { rooms: {} });
+  assert.deepEqual(stage.seen("room_removed"), []);
+  assert.deepEqual(stage.seen("limited"), [{ type: "limited", room: 2, after: 4, seq: 4 }]);
+  // Reading it makes the server follow it, from where it is by then.
+  await stage.socket.says({ type: "room_added", room: room({ id: 2, seq: 7 }) });
+  await stage.socket.says(message(8, { room: 2 }));
+  assert.deepEqual(stage.messages(), [8]);
+  assert.equal(stage.client.status.state, "open");
+});
+
 test("a room that is added streams from its position", async () => {
   const stage = await new Stage().open();
   await stage.socket.says({ type: "room_added", room: room({ id: 7, seq: 3 }) });
@@ -174,6 +190,53 @@ test("a send that the server can't take now is repeated on the same socket", asy
   await sent;
 });
 
+test("sends that are too much wait for as long as the server says, and keep their order", async () => {
+  const stage = await new Stage().open();
+  const sent = ["one", "two", "three"].map((content) => stage.client.send(1, content));
+  const contents = () => stage.socket.requests("send").map(({ content }) => content);
+  assert.deepEqual(contents(), ["one", "two", "three"]);
+  const ids = stage.socket.requests("send").map(({ id }) => id);
+  const details = { retry_after: 0.5, scope: "user", limit: { rate: 20, burst: 60 } };
+  for (const id of ids) {
+    await stage.socket.says({ type: "error", id, code: "rate_limited", message: "No.", details });
+  }
+  stage.client.send(1, "four");
+  await stage.clock.pass(499);
+  assert.equal(contents().length, 3);
+  await stage.clock.pass(1);
+  assert.deepEqual(contents().slice(3), ["one", "two", "three", "four"]);
+  const repeated = stage.socket.requests("send")[3];
+  assert.equal(repeated.client_id, stage.socket.requests("send")[0].client_id);
+  await stage.socket.says({ type: "ok", id: repeated.id, room: 1, message: { seq: 11 }, duplicate: false });
+  assert.equal((await sent[0]).message.seq, 11);
+});
+
+test("no more than a few sends are on their way at once", async () => {
+  const stage = await new Stage().open();
+  const number = 50;
+  const sent = Promise.all(Array.from({ length: number }, (_, index) => stage.client.send(1, `number ${index}`)));
+  assert.equal(stage.socket.requests("send").length, 16);
+  for (let answered = 0; answered < number; answered += 1) {
+    const { id } = stage.socket.requests("send")[answered];
+    await stage.socket.says({ type: "ok", id, room: 1, message: { seq: 11 + answered }, duplicate: false });
+    assert.equal(stage.socket.requests("send").length, Math.min(number, answered + 17));
+  }
+  assert.equal((await sent).length, number);
+  const contents = stage.socket.requests("send").map(({ content }) => content);
+  assert.deepEqual(contents, Array.from({ length: number }, (_, index) => `number ${index}`));
+});
+
+test("what was on its way when the link was lost goes out again", async () => {
+  const stage = await new Stage().open();
+  for (let index = 0; index < 20; index += 1) {
+    stage.client.send(1, `number ${index}`);
+  }
+  await stage.reconnect();
+  await stage.greet();
+  assert.deepEqual(stage.socket.requests("send").map(({ content }) => content)[0], "number 0");
+  assert.equal(stage.socket.requests("send").length, 16);
+});
+
 test("a send that nobody answers means a dead link", async () => {
   const stage = await new Stage().open();
   stage.client.send(1, "anybody?");
@@ -181,14 +244,25 @@ test("a send that nobody answers means a dead link", async () => {
   assert.equal(stage.client.status.state, "lost");
 });
 
+test("4401 of an open connection is tried once more: the browser may have another session by now", async () => {
+  const stage = await new Stage().open();
+  await stage.socket.drops(4401);
+  assert.equal(stage.client.status.state, "lost");
+  await stage.clock.pass(1_000);
+  await stage.greet();
+  assert.equal(stage.client.status.state, "open");
+});
+
 test("4401 is final: no other attempt, and waiting sends are rejected", async () => {
   const stage = await new Stage().open();
   const sent = stage.client.send(1, "too late");
+  await stage.socket.drops(4401);
+  await stage.clock.pass(1_000);
   stage.socket.drops(4401);
   await assert.rejects(sent, { code: "closed", details: { reason: "unauthenticated" } });
   assert.deepEqual(stage.client.status, { state: "closed", code: 4401, reason: "unauthenticated" });
   await stage.clock.pass(600_000);
-  assert.equal(stage.sockets.length, 1);
+  assert.equal(stage.sockets.length, 2);
   await assert.rejects(stage.client.send(1, "still"), { code: "closed" });
 });
 
@@ -245,6 +319,13 @@ test("answers each heartbeat with a ping", async () => {
   const stage = await new Stage().open();
   await stage.socket.says({ type: "heartbeat", heads: { 1: 10 } });
   assert.equal(stage.socket.requests("ping").length, 1);
+});
+
+test("a ping that is too much is a sign of life all the same", async () => {
+  const stage = await new Stage().open();
+  await stage.socket.says({ type: "heartbeat", heads: { 1: 10 } });
+  await stage.socket.refuses("ping", "rate_limited", { retry_after: 0.1 });
+  assert.equal(stage.client.status.state, "open");
 });
 
 test("a head whose event doesn't come is a loss", async () => {
@@ -328,6 +409,64 @@ test("history, read and typing speak the protocol", async () => {
   await stage.socket.answers("typing");
   assert.deepEqual((await page).messages, []);
   await Promise.all([read, typing]);
+});
+
+test("changes speak the protocol", async () => {
+  const stage = await new Stage().open();
+  const changes = [
+    ["edit", () => stage.client.edit(1, 105, "other"), { message_id: 105, content: "other" }],
+    ["delete", () => stage.client.delete(1, 105), { message_id: 105 }],
+    ["revisions", () => stage.client.revisions(1, 105, { before: 9, limit: 5 }), { message_id: 105, before: 9, limit: 5 }],
+    ["rename", () => stage.client.rename(1, "crew"), { name: "crew" }],
+  ];
+  const replies = { message: { id: 105, changed_seq: 11 }, revisions: [{ id: 3, content: "one" }], name: "crew" };
+  const outcomes = [];
+  for (const [type, change, fields] of /** @type {any[]} */ (changes)) {
+    const outcome = change();
+    await settled();
+    const { id, ...frame } = stage.socket.requests(type)[0];
+    assert.deepEqual(frame, { type, room: 1, ...fields });
+    await stage.socket.answers(type, { room: 1, ...replies });
+    outcomes.push(await outcome);
+  }
+  assert.equal(outcomes[0].message.changed_seq, 11);
+  assert.equal(outcomes[1].message.id, 105);
+  assert.deepEqual(outcomes.slice(2), [replies.revisions, "crew"]);
+});
+
+test("a refused change is rejected with the server's code, and one without a connection at once", async () => {
+  const stage = new Stage();
+  await assert.rejects(stage.client.edit(1, 105, "other"), { code: "disconnected" });
+  await stage.open();
+  const refused = stage.client.delete(1, 105);
+  await settled();
+  stage.socket.refuses("delete", "forbidden");
+  await assert.rejects(refused, { name: "MessagingError", code: "forbidden" });
+  const lost = stage.client.rename(1, "crew");
+  await settled();
+  stage.socket.drops(1012);
+  await assert.rejects(lost, { code: "disconnected" });
+});
+
+test("tells a new message from another state of an older one", async () => {
+  const stage = await new Stage().open();
+  const changed = { ...message(5).message, changed_seq: 12 };
+  await stage.socket.says(message(11, { after: 10 }));
+  await stage.socket.says(message(12, { after: 11, message: changed }));
+  // Written and changed while the client was away: it comes once.
+  await stage.socket.says(message(15, { after: 12, message: { ...message(13).message, changed_seq: 15 } }));
+  assert.deepEqual(stage.seen("message").map(isNewMessage), [true, false, true]);
+  assert.deepEqual(stage.messages(), [11, 12, 15]);
+});
+
+test("another name of the room moves the position, and so does a kind of change that it doesn't know", async () => {
+  const stage = await new Stage().open();
+  await stage.socket.says({ type: "room", room: 1, after: 10, seq: 11, name: "crew" });
+  await stage.socket.says({ type: "of_the_future", room: 1, after: 11, seq: 12 });
+  await stage.socket.says(message(13, { after: 12 }));
+  assert.deepEqual(stage.seen("room").map(({ name }) => name), ["crew"]);
+  assert.deepEqual(stage.messages(), [13]);
+  assert.equal(stage.client.status.state, "open");
 });
 
 test("a stopped client stays stopped", async () => {

@@ -168,7 +168,7 @@ export class Stage {
     }
     const WebSocket = /** @type {any} */ (Socket);
     this.client = new MessagingClient({ url: "ws://test/", positions, WebSocket, clock: this.clock, random });
-    for (const name of ["status", "message", "members", "limited", "reset", "room_added", "room_removed", "typing"]) {
+    for (const name of ["status", "message", "members", "room", "limited", "reset", "room_added", "room_removed", "typing"]) {
       this.client.addEventListener(name, (event) => {
         this.events.push({ name, detail: /** @type {ClientEvent} */ (event).detail });
       });

@@ -426,9 +426,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="message",
-            constraint=models.UniqueConstraint(
-                fields=("room", "seq"), include=("sender",), name="messaging_message_seq"
-            ),
+            constraint=models.UniqueConstraint(fields=("room", "seq"), name="messaging_message_seq"),
         ),
         migrations.AddConstraint(
             model_name="message",

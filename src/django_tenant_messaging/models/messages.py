@@ -77,8 +77,9 @@ class Message(models.Model):
         verbose_name = _("message")
         verbose_name_plural = _("messages")
         constraints = [
-            # Also serves history pages, catching up, and (with the sender) unread counts.
-            models.UniqueConstraint(fields=["room", "seq"], include=["sender"], name="messaging_message_seq"),
+            # Also serves history pages, catching up, and unread counts. These look at rows that were written of late and
+            # are rarely all-visible: to hold more columns here would not spare them the table.
+            models.UniqueConstraint(fields=["room", "seq"], name="messaging_message_seq"),
             models.UniqueConstraint(fields=["sender", "client_id"], name="messaging_message_client_id"),
         ]
         indexes = [

@@ -63,6 +63,7 @@ def error_texts() -> dict[str, str]:
         "forbidden": _("You may not do this."),
         "invalid": content_rule(),
         "conflict": _("This contradicts something that happened before."),
+        "rate_limited": _("That was too much at once. Please try again in a moment."),
         "unavailable": _("The service cannot be reached. Please try again."),
         "tenant_not_ready": advice(),
         "disconnected": _("The connection is lost."),

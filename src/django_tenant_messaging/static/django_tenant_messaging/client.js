@@ -9,7 +9,8 @@
  * `read`, `presence`, `notification`, `room_added`, `room_removed`. A `message` is one that is new, or the newer state of
  * an older one, which it replaces: {@link isNewMessage} tells which. And of the client itself:
  * - `status`: a {@link Status};
- * - `limited` `{room, after, seq}`: more was missed than a resume sends; read what follows `after` by `history()`;
+ * - `limited` `{room, after, seq}`: more was missed than a resume sends, or the room is one of so many that the server no
+ *   longer follows it; read what follows `after` by `history()`, which lets its events come again;
  * - `reset` `{room, seq}`: the room has another history now; drop what you hold and read it again.
  */
 import { Backoff } from "./client/backoff.js";
@@ -237,11 +238,13 @@ export class MessagingClient extends EventTarget {
 
   /** @param {number} code */
   #lost(code) {
+    const wasOpen = this.#status.state === "open";
     this.#link = null;
     this.#outbox.close();
     this.#clear("stable", "loss");
     const reason = finalReason(code);
-    if (reason !== null) {
+    // Another tab may have changed the password, or logged in again: this browser's session is another one then.
+    if (reason !== null && !(reason === "unauthenticated" && wasOpen)) {
       this.#finish(code, reason);
       return;
     }
@@ -316,7 +319,7 @@ export class MessagingClient extends EventTarget {
     this.maxContentLength = hello.max_content_length;
     link.expectSignsOfLife(Math.max(SHORTEST_SILENCE_MS, 2_000 * hello.heartbeat_interval));
     this.#emit("hello", hello);
-    const { positions, limited } = this.#compareRooms(hello.rooms);
+    const { positions, limited } = this.#compareRooms(hello);
     let reply;
     try {
       reply = await link.request("resume", { positions });
@@ -340,17 +343,18 @@ export class MessagingClient extends EventTarget {
   }
 
   /**
-   * Compare the server's rooms with the known ones.
+   * Compare the server's rooms with the known ones. Where the user is in too many, what isn't listed isn't gone.
    *
-   * @param {Room[]} rooms
+   * @param {Frame} hello
    * @returns {{ positions: Positions, limited: Room[] }} What to resume, and the rooms that are too many for it.
    */
-  #compareRooms(rooms) {
+  #compareRooms({ rooms, rooms_limited: isLimited }) {
     const listed = new Set(rooms.map(({ id }) => id));
-    for (const room of this.#positions.rooms.keys()) {
+    for (const [room, { seq }] of this.#positions.rooms) {
       if (!listed.has(room)) {
         this.#positions.delete(room);
-        this.#emit("room_removed", { type: "room_removed", room });
+        const limited = { type: "limited", room, after: seq, seq };
+        this.#emit(isLimited ? "limited" : "room_removed", isLimited ? limited : { type: "room_removed", room });
       }
     }
     const changed = rooms.filter(({ id, epoch, seq }) => {
@@ -395,7 +399,8 @@ export class MessagingClient extends EventTarget {
   /** @param {{ [room: string]: number }} heads */
   #compareHeads(heads) {
     const link = this.#link;
-    link?.request("ping").catch(() => link.end());
+    // Being told that it was too much is an answer too.
+    link?.request("ping").catch((error) => error.code === "rate_limited" || link.end());
     const behind = () =>
       Object.entries(heads).some(([room, head]) => head > (this.#positions.get(Number(room))?.seq ?? Infinity));
     if (behind() && this.#timers.loss === undefined) {

@@ -13,6 +13,8 @@ import { MessagingError } from "./protocol.js";
  */
 
 const RESEND_MS = 2_000;
+/** Most messages on their way at once. More would only wait with the server, and be repeated when it is slow. */
+const MOST_ON_THEIR_WAY = 16;
 
 /** The messages that the server hasn't answered for. Each goes out under one client id, so it is stored once. */
 export class Outbox {
@@ -21,10 +23,12 @@ export class Outbox {
     this.clock = clock;
     /** @type {Map<string, Unsent>} */
     this.unsent = new Map();
+    /** @type {Set<Unsent>} */
+    this.onTheirWay = new Set();
     /** @type {Link | null} */
     this.link = null;
-    /** @type {any} */
-    this.timer = null;
+    /** @type {any} Runs while the server takes nothing. */
+    this.pause = null;
   }
 
   /**
@@ -33,11 +37,8 @@ export class Outbox {
    */
   send(fields) {
     return new Promise((resolve, reject) => {
-      const message = { fields, resolve, reject };
-      this.unsent.set(fields.client_id, message);
-      if (this.link !== null) {
-        this.transmit(message, this.link);
-      }
+      this.unsent.set(fields.client_id, { fields, resolve, reject });
+      this.transmit();
     });
   }
 
@@ -48,16 +49,15 @@ export class Outbox {
    */
   open(link) {
     this.link = link;
-    for (const message of this.unsent.values()) {
-      this.transmit(message, link);
-    }
+    this.transmit();
   }
 
   /** Keep everything for the next link. */
   close() {
     this.link = null;
-    this.clock.clearTimeout(this.timer);
-    this.timer = null;
+    this.onTheirWay.clear();
+    this.clock.clearTimeout(this.pause);
+    this.pause = null;
   }
 
   /** @param {MessagingError} error */
@@ -68,17 +68,34 @@ export class Outbox {
     this.unsent.clear();
   }
 
+  /** Send what waits, in its order, as far as it may go now. */
+  transmit() {
+    for (const message of this.unsent.values()) {
+      if (this.link === null || this.pause !== null || this.onTheirWay.size >= MOST_ON_THEIR_WAY) {
+        return;
+      }
+      if (!this.onTheirWay.has(message)) {
+        this.onTheirWay.add(message);
+        this.ask(message, this.link);
+      }
+    }
+  }
+
   /**
    * @param {Unsent} message
    * @param {Link} link
    */
-  async transmit(message, link) {
+  async ask(message, link) {
     try {
       const receipt = await link.request("send", message.fields);
       this.unsent.delete(message.fields.client_id);
       message.resolve(/** @type {SendReceipt} */ (/** @type {unknown} */ (receipt)));
     } catch (error) {
       this.refused(message, link, /** @type {MessagingError} */ (error));
+    }
+    if (this.link === link) {
+      this.onTheirWay.delete(message);
+      this.transmit();
     }
   }
 
@@ -90,21 +107,26 @@ export class Outbox {
   refused(message, link, error) {
     if (error.code === "timeout") {
       link.end();
+    } else if (error.code === "rate_limited") {
+      this.pauseFor(1_000 * error.details.retry_after, link);
     } else if (error.code === "unavailable" || error.code === "tenant_not_ready") {
-      this.resendSoon(link);
+      this.pauseFor(RESEND_MS, link);
     } else if (error.code !== "disconnected") {
       this.unsent.delete(message.fields.client_id);
       message.reject(error);
     }
   }
 
-  /** @param {Link} link */
-  resendSoon(link) {
-    if (this.timer === null && this.link === link) {
-      this.timer = this.clock.setTimeout(() => {
-        this.timer = null;
-        this.open(link);
-      }, RESEND_MS);
+  /**
+   * @param {number} ms
+   * @param {Link} link
+   */
+  pauseFor(ms, link) {
+    if (this.pause === null && this.link === link) {
+      this.pause = this.clock.setTimeout(() => {
+        this.pause = null;
+        this.transmit();
+      }, ms);
     }
   }
 }

@@ -5,6 +5,8 @@ import { byId, fill, part, showText } from "./dom.js";
 /** @typedef {import("./config.js").Texts} Texts */
 
 const RECOVERED_MS = 3_000;
+/** A connection that is back sooner, as when the server restarts, was never missed. */
+const UNNOTICED_MS = 2_000;
 
 /** Says when the connection is lost, when it is tried again, and that it is back. */
 export class ConnectionLine {
@@ -18,6 +20,9 @@ export class ConnectionLine {
     this.retry = part(this.line, "retry");
     this.wasLost = false;
     this.timer = 0;
+    /** @type {number | null} */
+    this.lostAt = null;
+    this.notice = 0;
     client.addEventListener("status", () => this.show(client.status));
     this.retry.addEventListener("click", () => client.retryNow());
     window.addEventListener("online", () => client.retryNow());
@@ -27,8 +32,24 @@ export class ConnectionLine {
 
   /** @param {import("../client.js").Status} status */
   show(status) {
-    clearInterval(this.timer);
+    clearTimeout(this.notice);
     document.documentElement.dataset.connection = status.state;
+    if (status.state === "open" || status.state === "closed") {
+      this.lostAt = null;
+    } else if (status.state === "lost") {
+      this.lostAt ??= Date.now();
+    }
+    const unnoticed = this.lostAt === null || this.wasLost ? 0 : this.lostAt + UNNOTICED_MS - Date.now();
+    if (unnoticed > 0) {
+      this.notice = setTimeout(() => this.tell(status), unnoticed);
+    } else {
+      this.tell(status);
+    }
+  }
+
+  /** @param {import("../client.js").Status} status */
+  tell(status) {
+    clearInterval(this.timer);
     this.retry.hidden = status.state !== "lost";
     if (status.state === "lost") {
       this.wasLost = true;

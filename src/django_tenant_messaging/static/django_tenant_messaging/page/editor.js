@@ -50,6 +50,8 @@ export class Editor {
       }
     });
     part(form, "cancel").addEventListener("click", () => this.close(item));
+    // The field grows with its text.
+    field.addEventListener("input", () => form.scrollIntoView({ block: "nearest" }));
     item.classList.add("editing");
     content.after(form);
     field.focus();
