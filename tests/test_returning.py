@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -57,10 +56,9 @@ async def other_process(layer: LossyLayer, settings: Any, peers: Peers) -> Async
 async def come_and_go(acme: Tenant) -> None:
     """Remove bob, write, add him again, and write again."""
     users = acme.users
-    change = partial(run_in_tenant, "acme")
-    await change(actions.remove_member, users["alice"], room_id=ROOM, user=users["bob"])
+    await run_in_tenant("acme", actions.remove_member, users["alice"], room_id=ROOM, user=users["bob"])
     await write(acme, *(f"secret {number}" for number in range(5)))
-    await change(actions.add_members, users["alice"], room_id=ROOM, users=[users["bob"]])
+    await run_in_tenant("acme", actions.add_members, users["alice"], room_id=ROOM, users=[users["bob"]])
     await write(acme, "welcome back", "and hello")
 
 
