@@ -388,3 +388,30 @@ def test_what_was_written_while_one_was_away_stays_secret() -> None:
 
 def test_more_at_once_than_is_held_back_for_a_gap() -> None:
     play([*[(Course.post_many, 39)] * 10, (Course.deliver_all, 0)])
+
+
+def test_a_socket_that_is_ahead_gets_what_follows_without_being_caught_up() -> None:
+    """It came with a head of which the process hears later: up to there it has everything."""
+
+    async def played() -> None:
+        with ExitStack() as stack:
+            course = Course()
+            for patched in patches(course.room):
+                stack.enter_context(patched)
+            await course.begin()
+            course.post_many(3)
+            await course.connect(0)
+            await course.resume(1)
+            ahead = course.clients[-1].socket
+            feed = course.hub.feeds["acme", ROOM]
+            assert list(feed.ahead) == [ahead]
+            course.deliver_all(0)
+            assert feed.ahead == {}
+            assert ahead in feed.live
+            assert course.hub._catch_up._running == set()
+            course.post(0)
+            course.deliver_all(0)
+            assert course.clients[-1].got == [4]
+            course.check()
+
+    asyncio.run(played())

@@ -20,6 +20,7 @@ from django_tenant_messaging.actions import Draft, sending
 from django_tenant_messaging.exceptions import Conflict, Invalid, NotFound, Unavailable
 from django_tenant_messaging.models import Membership, Message, RoomCounter
 from django_tenant_messaging.realtime import hub, publisher
+from django_tenant_messaging.realtime import sending as realtime_sending
 from django_tenant_messaging.realtime.commands import MAX_UNANSWERED
 from django_tenant_messaging.realtime.hub import hub_of_this_loop
 from django_tenant_messaging.realtime.sending import MAX_BATCH, MAX_STATEMENTS, Sends
@@ -255,23 +256,46 @@ class TestBatches:
         assert [len(statement) for statement in statements] == [1, MAX_BATCH, MAX_BATCH, 50]
         assert sender.contents == [f"{number}" for number in range(251)]
 
-    async def test_a_statement_has_a_bounded_size(self, sender: Sender, hold: Hold, statements: list[Any]) -> None:
-        rooms = list(range(1, 10))
+    async def test_a_statement_has_a_bounded_number_of_rooms(
+        self, sender: Sender, rooms: list[int], hold: Hold, statements: list[Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(realtime_sending, "MAX_BATCH", 4)
         await hold.table()
         for room in rooms[:MAX_STATEMENTS]:
             sender.send("first", room=room)
         await hold.blocked(MAX_STATEMENTS)
-        for number in range(320):
-            sender.send(f"{number:010000}", room=rooms[number % 9])
-        await hold.end()
-        await sender.answered(322)
-        sizes = [sum(len(content) for _room, content in statement) for statement in statements]
-        assert max(sizes) < 1_300_000
         for room in rooms:
+            sender.send("second", room=room)
+        await hold.end()
+        await sender.answered(MAX_STATEMENTS + len(rooms))
+        assert max(len(statement) for statement in statements) == 4
+
+    @pytest.mark.parametrize("number_of_rooms", [1, 7])
+    async def test_a_statement_has_a_bounded_size(
+        self,
+        number_of_rooms: int,
+        sender: Sender,
+        rooms: list[int],
+        hold: Hold,
+        statements: list[Any],
+        settings: Any,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        settings.TENANT_MESSAGING = {"MAX_CONTENT_LENGTH": 50_000}
+        monkeypatch.setattr(realtime_sending, "MAX_BATCH_CHARACTERS", 200_000)
+        await hold.table()
+        for room in rooms[-MAX_STATEMENTS:]:
+            sender.send("first", room=room)
+        await hold.blocked(MAX_STATEMENTS)
+        for number in range(28):
+            sender.send(f"{number:050000}", room=rooms[number % number_of_rooms])
+        await hold.end()
+        await sender.answered(MAX_STATEMENTS + 28)
+        sizes = [sum(len(content) for _room, content in statement) for statement in statements]
+        assert max(sizes) == 200_000
+        for room in rooms[:number_of_rooms]:
             contents = await run_in_tenant("acme", timeline, room)
-            assert contents == [content for content in contents if content == "first"] + sorted(
-                content for content in contents if content != "first"
-            )
+            assert contents == sorted(contents)
 
     async def test_order_of_each_room_whoever_sends(self, sender: Sender, rooms: list[int]) -> None:
         dice = random.Random(7)  # noqa: S311 - the same course each time
