@@ -86,7 +86,7 @@ def main(arguments: list[str]) -> int:
         "targets": [dataclasses.asdict(target) for target in judged],
     }
     if options.is_whole:
-        TABLES.write_text(text_of_all(report, results, judged))
+        TABLES.write_text(text_of_all(report, results, judged, options.size))
         PICTURE.write_text(plot(results))
     if options.output is not None:
         options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ def measure(scenarios: list[Scenario], contenders: list[Contender], size: Size, 
                 if scenario.wants(contender):
                     rows[contender.name] = attempt(scenario, contender, services, size)
             if rows:
-                print(text_of_one(scenario, rows), flush=True)
+                print(text_of_one(scenario, rows, size), flush=True)
     return results
 
 
@@ -122,17 +122,17 @@ def attempt(scenario: Scenario, contender: Contender, services: Services, size: 
     return figures
 
 
-def text_of_one(scenario: Scenario, rows: dict[str, Any]) -> str:
+def text_of_one(scenario: Scenario, rows: dict[str, Any], size: Size) -> str:
     """A scenario's tables under its title."""
-    return f"{scenario.name}: {scenario.title}\n\n{scenario_tables(scenario.name, rows)}\n"
+    return f"{scenario.name}: {scenario.title(size)}\n\n{scenario_tables(scenario.name, rows)}\n"
 
 
-def text_of_all(report: dict[str, Any], results: Results, judged: list[Target]) -> str:
+def text_of_all(report: dict[str, Any], results: Results, judged: list[Target], size: Size) -> str:
     """Everything that was printed, with where and when."""
     machine = report["machine"]
     where = f"{report['date'][:10]}, {machine['cores']} cores of {machine['processor']}, {machine['system']}"
     what = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
-    tables = [text_of_one(scenario, results[scenario.name]) for scenario in SCENARIOS if results.get(scenario.name)]
+    tables = [text_of_one(one, results[one.name], size) for one in SCENARIOS if results.get(one.name)]
     return "\n".join([where, what, "", *tables, target_table(judged), ""])
 
 
@@ -177,7 +177,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         epilog="\n".join(
             [
                 "scenarios:",
-                *(f"  {scenario.name}  {scenario.title}" for scenario in SCENARIOS),
+                *(f"  {scenario.name}  {scenario.title(FULL)}" for scenario in SCENARIOS),
                 "",
                 "contenders (a beginning of the name is enough for several):",
                 *(f"  {contender.name:24} {contender.title()}" for contender in CONTENDERS),

@@ -381,7 +381,7 @@ def test_a_short_run_measures_ours_beside_the_limit(tmp_path: Path) -> None:
     arguments = ["--quick", "--scenario", "C", "--contender", "limit", "--contender", "ours", "--output", str(output)]
     done = bench(*arguments)
     assert done.returncode == 0, done.stderr
-    assert "C: a burst into a room of 50 members" in done.stdout
+    assert "C: 100 messages at once into a room of 50 members" in done.stdout
     report = json.loads(output.read_text())
     assert report["machine"]["cores"]
     assert report["versions"]["Django"]

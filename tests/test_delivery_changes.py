@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.db import transaction
 
 from django_tenant_messaging import actions
 from django_tenant_messaging.events import bus
@@ -83,6 +85,10 @@ def follow(states: dict[int, dict[str, Any]], frames: list[dict[str, Any]]) -> N
             else:
                 assert states.get(message["id"], message)["changed_seq"] <= message["changed_seq"]
             states[message["id"]] = message
+
+
+def has(peer: Peer, content: str) -> bool:
+    return content in peer.contents()
 
 
 async def stored(tenant: Tenant) -> dict[int, tuple[str, int, bool, bool]]:
@@ -402,6 +408,42 @@ class TestNewcomers:
         assert [(frame["type"], frame["after"]) for frame in frames] == [("skip", 2), ("message", 7)]
         assert frames[1]["message"]["content"] == "welcome again"
         assert "secret" not in str([*newcomer.events, *again.events])
+
+    async def test_each_sees_from_where_they_came(self, acme: Tenant, peers: Peers) -> None:
+        """Dave came before the message 3 was written, erin after it; she has an edit of her own in the same run."""
+        bob = await peers.connect(acme, "bob")
+        newcomers = []
+        for name in ("dave", "erin"):
+            user = await run_in_tenant("acme", acme.create_user, name)
+            newcomers.append(await peers.connect(acme, name))
+            await act(acme, actions.add_members, "alice", users=[user])
+            if name == "dave":
+                assert (await act(acme, actions.send_message, "bob", content="seen by dave")).message.seq == 3
+        dave, erin = newcomers
+        await erin.until(lambda: bool(erin.of_type("room_added")))
+        await dave.until(lambda: bool(dave.of_type("room_added")))
+        own = (await act(acme, actions.send_message, "erin", content="of erin")).message
+        for peer in (bob, *newcomers):
+            await peer.until(partial(has, peer, own.content))
+
+        def change_all() -> None:
+            with transaction.atomic():
+                for message_id, name in ((1, "bob"), (2, "bob"), (own.id, "erin")):
+                    user = acme.users[name]
+                    actions.edit_message(user, room_id=ROOM, message_id=message_id, content=f"edited {message_id}")
+
+        await run_in_tenant("acme", change_all)
+        shown = {
+            peer: [
+                frame["message"]["content"] if frame["type"] == "message" else None
+                for frame in (await at(peer, 8))[-3:]
+            ]
+            for peer in (bob, dave, erin)
+        }
+        assert shown[bob] == ["edited 1", "edited 2", "edited 3"]
+        assert shown[dave] == [None, "edited 2", "edited 3"]
+        assert shown[erin] == [None, None, "edited 3"]
+        assert [peer.of_type("message")[-1]["message"]["is_own_message"] for peer in (dave, erin)] == [False, True]
 
     async def test_who_may_see_the_history_sees_its_changes(self, acme: Tenant, peers: Peers, settings: Any) -> None:
         settings.TENANT_MESSAGING = {"NEW_MEMBERS_SEE_HISTORY": True}

@@ -195,6 +195,87 @@ class TestWhileTheClientMakesItWait:
         assert client.outbox._queued_characters == 0
 
 
+class TestTogether:
+    """What is put into outboxes in one go is one write for each client."""
+
+    async def test_each_client_is_written_to_once_and_in_order(self) -> None:
+        one, other, third = Client(), Client(), Client()
+        with Outbox.together():
+            for number in range(10):
+                put(one, number)
+                put(other, -number)
+            assert one.sent == other.sent == []
+        assert (one.texts, other.texts) == (texts(*range(10)), texts(*(-number for number in range(10))))
+        assert [len(client.sent) for client in (one, other, third)] == [1, 1, 0]
+        put(one, "at once again")
+        assert one.texts[-1] == "at once again"
+
+    async def test_more_than_a_text_may_hold(self) -> None:
+        client = Client()
+        with Outbox.together():
+            put(client, *range(150))
+        assert client.texts == texts(*range(150))
+        assert len(client.sent) == 3
+
+    async def test_a_client_that_makes_it_wait(self) -> None:
+        slow, stops = Client(), Client()
+        slow.stop_reading()
+        put(slow, "on its way")
+        stops.stop_reading()
+        with Outbox.together():
+            put(slow, *range(100))
+            put(stops, *range(150))
+        assert slow.sent == stops.sent == []
+        put(stops, "behind it all")
+        await asyncio.gather(slow.drained(), stops.drained())
+        assert slow.texts == ["on its way", *texts(*range(100))]
+        assert stops.texts == [*texts(*range(150)), "behind it all"]
+
+    async def test_one_that_is_gone_keeps_nobody_from_theirs(self) -> None:
+        gone, there = Client(), Client()
+        gone.error = ConnectionResetError()
+        with Outbox.together():
+            put(gone, *range(150))
+            put(there, "hello")
+        assert (gone.outbox.is_broken, gone.sent, there.texts) == (True, [], ["hello"])
+
+    async def test_what_is_closed_in_between_gets_nothing(self) -> None:
+        client = Client()
+        with Outbox.together():
+            put(client, "left out")
+            client.outbox.close(CloseCode.UNAVAILABLE)
+            put(client, "left out too")
+        assert (client.texts, client.closed_with) == ([], [4503])
+
+    async def test_what_is_given_up_in_between(self) -> None:
+        client = Client()
+        with Outbox.together():
+            put(client, "reply")
+            put(client, 7, 8, room_id=1)
+            assert client.outbox.give_up_events() == {1: 7}
+            put(client, "another")
+        assert client.texts == ["reply", "another"]
+        with Outbox.together():
+            put(client, 7, 8, room_id=1)
+            assert client.outbox.give_up_events() == {1: 7}
+            put(client, "and again")
+        assert client.texts == ["reply", "another", "and again"]
+
+    async def test_a_mistake_in_the_body_holds_nothing_back(self) -> None:
+        client = Client()
+
+        def mistaken() -> None:
+            with Outbox.together():
+                put(client, "said before")
+                raise LookupError
+
+        with pytest.raises(LookupError):
+            mistaken()
+        assert client.texts == ["said before"]
+        put(client, "at once again")
+        assert client.texts[-1] == "at once again"
+
+
 class TestWaitingForRoom:
     @pytest.fixture
     def client(self, settings: Any) -> Client:
@@ -386,38 +467,56 @@ def test_joining_is_one_flat_array_in_order(groups: list[list[int]]) -> None:
     assert (found if isinstance(found, list) else [found]) == flat
 
 
-@given(st.data())
-def test_any_course_ends_with_everything_in_order_or_given_up(data: st.DataObject) -> None:
+class Course:
+    """A client and what it has to get, whatever happens in which order."""
+
+    def __init__(self) -> None:
+        self.client = Client()
+        self.expected: list[str] = []
+        self.events: list[str] = []
+        self.given_up: set[str] = set()
+
+    async def reply(self) -> None:
+        self.expected.append(f"r{len(self.expected)}")
+        put(self.client, self.expected[-1])
+
+    async def event(self) -> None:
+        self.events.append(f"e{len(self.events)}")
+        self.expected.append(self.events[-1])
+        self.client.outbox.put(text(self.events[-1]), 1, len(self.events) - 1)
+
+    async def batch(self) -> None:
+        with Outbox.together():
+            for _ in range(3):
+                await self.event()
+
+    async def stop(self) -> None:
+        self.client.stop_reading()
+
+    async def read(self) -> None:
+        self.client.read()
+
+    async def pause(self) -> None:
+        await asyncio.sleep(0)
+
+    async def give_up(self) -> None:
+        start = self.client.outbox.give_up_events().get(1, len(self.events))
+        self.given_up |= set(self.events[start:])
+
+
+STEPS = (Course.reply, Course.event, Course.batch, Course.stop, Course.read, Course.pause, Course.give_up)
+
+
+@given(st.lists(st.sampled_from(STEPS), max_size=40))
+def test_any_course_ends_with_everything_in_order_or_given_up(steps: list[Any]) -> None:
     """A room's events come without a gap up to where they were given up, everything else always."""
 
     async def play() -> None:
-        client = Client()
-        expected: list[str] = []
-        given_up: set[str] = set()
-        waiting_events: list[str] = []
-        for number in range(data.draw(st.integers(1, 40))):
-            match data.draw(st.sampled_from(["reply", "event", "stop", "read", "pause", "give up"])):
-                case "reply":
-                    put(client, f"r{number}")
-                    expected.append(f"r{number}")
-                case "event":
-                    client.outbox.put(text(f"e{number}"), 1, number)
-                    expected.append(f"e{number}")
-                    waiting_events.append(f"e{number}")
-                case "stop":
-                    client.stop_reading()
-                case "read":
-                    client.read()
-                case "pause":
-                    await asyncio.sleep(0)
-                case "give up":
-                    lost = client.outbox.give_up_events()
-                    if lost:
-                        start = waiting_events.index(f"e{lost[1]}")
-                        given_up |= set(waiting_events[start:])
-                    waiting_events.clear()
-        await client.drained()
-        assert client.texts == [value for value in expected if value not in given_up]
-        assert client.outbox._queued_characters == 0
+        course = Course()
+        for step in steps:
+            await step(course)
+        await course.client.drained()
+        assert course.client.texts == [value for value in course.expected if value not in course.given_up]
+        assert course.client.outbox._queued_characters == 0
 
     asyncio.run(play())

@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 from uuid import uuid4
 
 import psycopg
@@ -18,7 +19,7 @@ from django_tenant_messaging import actions, signals
 from django_tenant_messaging.actions import Draft, sending
 from django_tenant_messaging.exceptions import Conflict, Invalid, NotFound, Unavailable
 from django_tenant_messaging.models import Membership, Message, RoomCounter
-from django_tenant_messaging.realtime import hub
+from django_tenant_messaging.realtime import hub, publisher
 from django_tenant_messaging.realtime.commands import MAX_UNANSWERED
 from django_tenant_messaging.realtime.hub import hub_of_this_loop
 from django_tenant_messaging.realtime.sending import MAX_BATCH, MAX_STATEMENTS, Sends
@@ -43,11 +44,15 @@ class Sender:
     def __init__(self, tenant: Tenant) -> None:
         self.tenant = tenant
         self.tasks: set[asyncio.Task[None]] = set()
-        self.handed_out: list[Hint] = []
-        self.sends = Sends(self._spawn, self.handed_out.extend)
+        self.published: list[Hint] = []
+        self.sends = self.new_sends()
         self.answers: list[tuple[str, Any]] = []
         self._changed = asyncio.Event()
         self.on_answer: Callable[[Any], None] = lambda _answer: None
+
+    def new_sends(self) -> Sends:
+        """As a hub makes them when it starts."""
+        return Sends(self._spawn, self.published.extend)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -473,6 +478,61 @@ class TestTheAnswer:
         sender.send("again")
         assert seqs(await sender.answered(1)) == [1]
 
+    async def test_what_members_are_told_goes_along_with_the_answers(self, sender: Sender, hold: Hold) -> None:
+        """In the order of the numbers, what was refused left out."""
+        await hold.table()
+        sender.send("first")
+        await hold.blocked(1)
+        published: list[int] = []
+        sender.on_answer = lambda _answer: published.append(len(sender.published))
+        for number in range(5):
+            sender.send(f"{number}")
+            sender.send("")
+        await hold.end()
+        await sender.answered(11)
+        assert published == [1] + [6] * 10
+        assert [hint.seq for hint in sender.published] == [1, 2, 3, 4, 5, 6]
+
+    async def test_what_can_not_be_handed_out_keeps_nobody_from_the_answer(
+        self, sender: Sender, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def fail(_hints: list[Hint]) -> None:
+            raise LookupError("a broken feed")
+
+        sender.sends = Sends(sender._spawn, fail)
+        sender.send("hello")
+        assert seqs(await sender.answered(1)) == [1]
+        assert "a broken feed" in caplog.text
+
+    async def test_what_a_host_starts_in_a_signal_is_told_too(
+        self, sender: Sender, acme: Tenant, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An answer within the receiver goes along; one that comes later finds its own way."""
+        loop, later, answering = asyncio.get_running_loop(), asyncio.Event(), []
+        answer = partial(actions.send_message, acme.users["bob"], room_id=ROOM)
+
+        async def answer_later() -> None:
+            await later.wait()
+            await run_in_tenant("acme", partial(answer, content="later"))
+
+        def receiver(message: Any, **_kwargs: Any) -> None:
+            if message.content == "ping":
+                answer(content="at once")
+                loop.call_soon_threadsafe(lambda: answering.append(asyncio.create_task(answer_later())))
+
+        outside: list[Hint] = []
+        monkeypatch.setattr(publisher, "running_hub", lambda: Mock(publish_from_thread=outside.extend))
+        signals.message_sent.connect(receiver)
+        try:
+            sender.send("ping")
+            await sender.answered(1)
+            later.set()
+            await asyncio.gather(*answering)
+        finally:
+            signals.message_sent.disconnect(receiver)
+        assert [hint.seq for hint in sender.published] == [1, 2]
+        assert [hint.seq for hint in outside] == [3]
+
 
 class TestLockedRows:
     @pytest.fixture(params=["counter", "member"])
@@ -538,7 +598,7 @@ class TestLockedRows:
         """As two busy rooms that other processes write to: they wait, are written to, and are met locked again."""
         settings.TENANT_MESSAGING = {"DATABASE_THREADS": 4}
         await asyncio.to_thread(close_executor)
-        sender.sends = Sends(sender._spawn, sender.handed_out.extend)
+        sender.sends = sender.new_sends()
         await hold.rows(RoomCounter, "room_id IN (1, 2)")
         sender.send("busy")
         await hold.blocked(1)
@@ -598,6 +658,26 @@ class TestSockets:
         await bob.until(lambda: len(bob.contents(ROOM)) == 100)
         assert bob.contents(ROOM) == [f"{number}" for number in range(100)]
         assert len(statements) < 50
+
+    async def test_a_batch_costs_each_client_one_write(self, acme: Tenant, peers: Peers, hold: Hold) -> None:
+        alice, bob = await peers.connect(acme, "alice"), await peers.connect(acme, "bob")
+        writes: Counter[str] = Counter()
+        for name, peer in (("alice", alice), ("bob", bob)):
+            outbox = next(iter(hub_of_this_loop().sockets["acme", str(acme.users[name].pk)])).outbox
+            outbox._send = partial(self.count, writes, name, outbox._send)
+            assert peer.close_code is None
+        await hold.table()
+        posts = [asyncio.create_task(alice.post(ROOM, f"{number}")) for number in range(21)]
+        await hold.blocked(1)
+        await hold.end()
+        await asyncio.gather(*posts)
+        await bob.until(lambda: len(bob.contents(ROOM)) == 21)
+        # One for the first, one for the twenty that waited; alice's with the replies.
+        assert writes == {"alice": 2, "bob": 2}
+
+    async def count(self, writes: Counter[str], name: str, send: Any, event: Any) -> None:
+        writes[name] += '"message"' in event.get("text", "")
+        await send(event)
 
     async def test_no_more_than_a_bounded_number_is_unanswered(self, acme: Tenant, peers: Peers, hold: Hold) -> None:
         alice = await peers.connect(acme, "alice")

@@ -78,8 +78,7 @@ class Scenario(Protocol):
     def name(self) -> str:
         """Its letter."""
 
-    @property
-    def title(self) -> str:
+    def title(self, size: Size) -> str:
         """What it shows."""
 
     def wants(self, contender: Contender) -> bool:
@@ -93,8 +92,11 @@ class LargeRoom:
     """A: many members, of whom ten write."""
 
     name = "A"
-    title = "one room of 200 members, 10 of them send"
     writers = 10
+
+    def title(self, size: Size) -> str:
+        """What it shows."""
+        return f"one room of {size.members} members, {self.writers} of them send"
 
     def wants(self, contender: Contender) -> bool:  # noqa: ARG002 - all
         """All."""
@@ -121,9 +123,12 @@ class SmallRooms:
     """B: rooms of two, all of whom write."""
 
     name = "B"
-    title = "200 rooms of two members, all of them send"
     most_in_flight = 4
     """More would only wait: with one each there are as many as members."""
+
+    def title(self, size: Size) -> str:
+        """What it shows."""
+        return f"{size.rooms} rooms of two members, all of them send"
 
     def wants(self, contender: Contender) -> bool:  # noqa: ARG002 - all
         """All."""
@@ -148,8 +153,11 @@ class BurstOfMessages:
     """C: a thousand messages at once."""
 
     name = "C"
-    title = "a burst into a room of 50 members"
     members, writers = 50, 10
+
+    def title(self, size: Size) -> str:
+        """What it shows."""
+        return f"{size.burst:,} messages at once into a room of {self.members} members"
 
     def wants(self, contender: Contender) -> bool:  # noqa: ARG002 - all
         """All."""
@@ -171,11 +179,14 @@ class IdleSockets:
     """D: sockets on which nothing happens."""
 
     name = "D"
-    title = "idle sockets, in rooms of 20 members"
     members = 20
     warm_up = 40
     """Sockets that are there before memory is measured: the first ones load what all use."""
     settle = 3.0
+
+    def title(self, size: Size) -> str:
+        """What it shows."""
+        return f"{size.sockets:,} idle sockets, in rooms of {self.members} members"
 
     def wants(self, contender: Contender) -> bool:
         """Those that differ in what a socket costs."""
@@ -211,9 +222,12 @@ class Flatness:
     """E: whether a message costs the same however many tenants, and however many messages, there are."""
 
     name = "E"
-    title = "the cost of a message with more tenants and with more stored messages"
     rate = 150
     members, writers = 10, 2
+
+    def title(self, size: Size) -> str:  # noqa: ARG002 - it's in the tables
+        """What it shows."""
+        return f"the cost of a message among more tenants and after more messages, at {self.rate} messages/s"
 
     def wants(self, contender: Contender) -> bool:
         """Ours alone: the others aren't asked to scale."""

@@ -11,7 +11,7 @@ from django.db.models import F
 from playwright.async_api import expect
 
 from django_tenant_messaging import actions
-from django_tenant_messaging.models import Message, Notification
+from django_tenant_messaging.models import Message, Notification, RoomCounter
 from tests.browser.conftest import connected, in_thread, outage
 from tests.browser.test_room import PATH, message, say, write
 
@@ -228,6 +228,27 @@ async def test_what_was_missed_is_changed_in_its_place(visitors: Visitors, acme:
     shown = bob.locator("#messages :is(.content, .tombstone):visible")
     await expect(shown).to_have_text(["edited twice", "This message was deleted.", "message 3", "message 4"])
     await expect(bob.locator("h1")).to_have_text("another name")
+
+
+async def test_too_much_was_missed_to_be_sent_again(visitors: Visitors, acme: Tenant) -> None:
+    for number in range(1, 4):
+        await in_thread(say, acme, f"message {number}")
+    bob = await visitors.open(acme, "bob", PATH)
+
+    def talk() -> None:
+        change(acme, actions.edit_message, "alice", message_id=1, content="edited")
+        change(acme, actions.delete_message, "alice", message_id=2)
+        change(acme, actions.rename_room, "alice", name="another name")
+        with acme.activated():
+            RoomCounter.objects.update(last_seq=F("last_seq") + 2_000)
+
+    async with outage(visitors.server):
+        await expect(bob.locator("#connection")).to_contain_text("Connection lost.")
+        await in_thread(talk)
+    await expect(item(bob, 1).locator(".content")).to_have_text("edited")
+    await expect(item(bob, 2).locator(".tombstone")).to_be_visible()
+    await expect(bob.locator("h1")).to_have_text("another name")
+    await expect(bob.locator("#messages .message")).to_have_count(3)
 
 
 async def test_a_change_of_what_is_not_loaded_is_seen_once_it_is(visitors: Visitors, acme: Tenant) -> None:

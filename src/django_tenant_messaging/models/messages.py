@@ -77,8 +77,8 @@ class Message(models.Model):
         verbose_name = _("message")
         verbose_name_plural = _("messages")
         constraints = [
-            # Also serves history pages, catching up, and unread counts. These look at rows that were written of late and
-            # are rarely all-visible: to hold more columns here would not spare them the table.
+            # Also serves history pages, catching up, and unread counts. What is unread was written of late and is
+            # rarely all-visible: to hold more columns here would not spare the look at the table.
             models.UniqueConstraint(fields=["room", "seq"], name="messaging_message_seq"),
             models.UniqueConstraint(fields=["sender", "client_id"], name="messaging_message_client_id"),
         ]

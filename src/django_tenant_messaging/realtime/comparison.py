@@ -37,7 +37,7 @@ class Comparison:
         self._alone: set[str] = set()
 
     async def run_forever(self) -> None:
-        """Compare, and look after the sockets and the channel layer."""
+        """Compare, and look after the sockets."""
         took = rechecked = 0.0
         while True:
             interval = messaging_settings.RECONCILE_INTERVAL
@@ -46,8 +46,6 @@ class Comparison:
             await asyncio.sleep(interval)
             began = time.monotonic()
             try:
-                await self._hub.link.repair()
-                await self._hub.link.probe()
                 self._hub.tidy()
                 if not self._hub.link.is_whole and began - rechecked >= messaging_settings.RECONCILE_INTERVAL:
                     # What another process says of somebody's rights isn't heard.

@@ -11,24 +11,34 @@ if TYPE_CHECKING:
 
     from .hints import Hint
 
-_gathered: ContextVar[list[Hint] | None] = ContextVar("gathered_hints", default=None)
+_gathered: ContextVar[Gathering | None] = ContextVar("gathered_hints", default=None)
+
+
+class Gathering:
+    """What is gathered, as long as it is."""
+
+    def __init__(self) -> None:
+        self.hints: list[Hint] = []
+        self.is_open = True
 
 
 @contextmanager
 def gathered_hints() -> Iterator[list[Hint]]:
     """Gather what is published in the body, also by work that it has done in a thread, in the list that it gets."""
-    hints: list[Hint] = []
-    token = _gathered.set(hints)
+    gathering = Gathering()
+    token = _gathered.set(gathering)
     try:
-        yield hints
+        yield gathering.hints
     finally:
+        # Work that somebody started in there, and that goes on, remembers it.
+        gathering.is_open = False
         _gathered.reset(token)
 
 
 def gather(hints: list[Hint]) -> bool:
     """Add hints to those that are being gathered; say whether that is so."""
-    gathered = _gathered.get()
-    if gathered is None:
+    gathering = _gathered.get()
+    if gathering is None or not gathering.is_open:
         return False
-    gathered += hints
+    gathering.hints += hints
     return True

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 
+from ..conf import messaging_settings
 from ..tenancy import group_name
 from .hints import to_message
 
@@ -56,6 +57,7 @@ class LayerLink:
         self._shares: list[Share] = []
         self._something_waits = asyncio.Event()
         self._subscribing = asyncio.Lock()
+        self._making_channel = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._is_down = False
         self._probe_group = f"messaging.process.{origin}"
@@ -69,17 +71,18 @@ class LayerLink:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all wanted subscriptions were made and the last use of the layer succeeded."""
+        """Whether all wanted subscriptions were made, and what is sent arrives as far as is known."""
         return self._layer is None or (not self._is_down and self._wanted == self._joined)
 
     def start(self) -> None:
-        """Begin to receive and publish."""
+        """Begin to receive and publish, and to look after the subscriptions."""
         if self._layer is not None:
             self._wanted.update((self._probe_group, EVERYONE))
-            self._tasks = [asyncio.create_task(self._receive()), asyncio.create_task(self._publish())]
+            work = (self._receive(), self._publish(), self._look_after())
+            self._tasks = [asyncio.create_task(part) for part in work]
 
     async def stop(self) -> None:
-        """End both."""
+        """End it."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -108,17 +111,18 @@ class LayerLink:
                     await self._layer.group_add(group, channel)
                     self._joined.add(group)
                 for group in self._joined - self._wanted:
-                    self._joined.discard(group)
-                    await self._layer.group_discard(group, channel)
-            self._is_down = False
+                    # Somebody may have come back to it while others were being left.
+                    if group not in self._wanted:
+                        self._joined.discard(group)
+                        await self._layer.group_discard(group, channel)
         except Exception as error:  # noqa: BLE001 - layers raise their clients' own classes
             self._report_down(error)
 
     async def probe(self) -> None:
         """Send a message to itself, having looked whether the last one came back.
 
-        It is the only way to notice that a layer forgot the subscriptions, as Redis does when it is flushed, or is
-        gone while nobody says anything.
+        It is the only way to notice that a layer forgot the subscriptions, as Redis does when it is flushed, is gone
+        while nobody says anything, or is back: that it takes messages says nothing of whether they arrive.
         """
         if self.is_local:
             return
@@ -126,6 +130,8 @@ class LayerLink:
             self._report_down("what was sent doesn't arrive")
             self._joined.clear()
             await self.repair()
+        elif self._probes_sent:
+            self._is_down = False
         self._probes_sent += 1
         self._probe_heard = 0
         message = {"type": "messaging.probe", "origin": self._origin, "number": self._probes_sent}
@@ -152,10 +158,19 @@ class LayerLink:
             self._something_waits.set()
 
     async def _ensure_channel(self) -> str:
-        if self._channel is None:
-            self._channel = await self._layer.new_channel()
-            self._joined.clear()
+        # Whoever receives must do so on the channel that subscribes.
+        async with self._making_channel:
+            if self._channel is None:
+                self._channel = await self._layer.new_channel()
         return self._channel
+
+    async def _look_after(self) -> None:
+        """Notice what the layer lost, and make up for it; by itself, for it takes time with a layer that hangs."""
+        while True:
+            interval = messaging_settings.RECONCILE_INTERVAL
+            await asyncio.sleep(interval if self.is_whole else interval / 8)
+            await self.repair()
+            await self.probe()
 
     async def _receive(self) -> None:
         while True:
@@ -163,7 +178,6 @@ class LayerLink:
                 message = await self._layer.receive(await self._ensure_channel())
             except Exception as error:  # noqa: BLE001 - layers raise their clients' own classes
                 self._report_down(error)
-                self._channel = None
                 self._joined.clear()
                 await asyncio.sleep(RETRY_DELAY)
                 continue
@@ -204,8 +218,6 @@ class LayerLink:
             self._report_down(error)
             # Older than the next comparison with the database by the time the layer is back.
             self._forget_waiting()
-        else:
-            self._is_down = False
 
     def _forget_waiting(self) -> None:
         self._waiting.clear()

@@ -152,6 +152,14 @@ onRoom("message", (frame) => {
   scroller.append(() => messages.show(message), { follow: isOwn });
 });
 onRoom("members", () => markRead());
+client.addEventListener("hello", (event) => {
+  const { rooms } = /** @type {import("./client.js").ClientEvent} */ (event).detail;
+  const found = rooms.find((/** @type {import("./client.js").Room} */ { id }) => id === room);
+  // A renaming may be among what was missed and isn't sent again.
+  if (found?.kind === "group") {
+    naming.show(found.name);
+  }
+});
 onRoom("room", ({ name }) => {
   naming.show(name);
   markRead();
