@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tests.chaos.history import History
 
 WORDS = ("soup", "ticket", "naïve", "Straße", "終電", "🚲", "cafe\u0301", "release", "noon", "<b>", "@all", "ok")
+LONGEST = 10_000
 MAX_OPEN = 30
 """Most writes that one client leaves unanswered."""
 
@@ -148,11 +149,9 @@ class Load:
         return write
 
     def _text(self, client: Client, room: int) -> str:
-        length = int(chance.expovariate(1 / self.size))
-        words: list[str] = [f"{client.receiver.tenant} {room} {next(self._numbers)}"]
-        while sum(map(len, words)) < length:
-            words.append(chance.choice(WORDS))
-        return " ".join(words)[:10_000]
+        number = f"{client.receiver.tenant} {room} {next(self._numbers)} "
+        length = min(LONGEST, int(chance.expovariate(1 / self.size)))
+        return (number + " ".join(chance.choices(WORDS, k=1 + length // 5)))[: max(length, len(number))].strip()
 
     def _perform(self, client: Client, write: Write) -> None:
         self._spawn(client, self._see_through(client, write))
