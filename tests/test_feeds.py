@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_tenant_messaging.realtime.feeds import RoomFeed
+from django_tenant_messaging.realtime.feeds import MAX_PENDING, RoomFeed
 from django_tenant_messaging.realtime.hints import Hint
 from django_tenant_messaging.selectors import Changes
 
@@ -40,9 +40,13 @@ def hint(seq: int, after: int | None = None) -> Hint:
     return Hint("acme", "room", 1, json.dumps({"seq": seq}), seq=seq, after=seq - 1 if after is None else after)
 
 
+def no_one_returns(_socket: object) -> None:
+    raise AssertionError("nobody joined")
+
+
 def listen() -> tuple[RoomFeed, Listener, list[RoomFeed]]:
     gaps: list[RoomFeed] = []
-    feed = RoomFeed("acme", 1, gaps.append)
+    feed = RoomFeed("acme", 1, gaps.append, no_one_returns)
     listener: Any = Listener()
     seat: Any = SimpleNamespace(room=SimpleNamespace(visible_after_seq=0), is_live=True)
     feed.sockets[listener] = feed.live[listener] = seat
@@ -112,6 +116,25 @@ def test_however_hints_are_bundled_the_same_goes_out(arrivals: list[int], size: 
         many.offer([hint(seq) for seq in arrivals[start : start + size]])
     assert by_one.seqs == by_many.seqs
     assert one.pending.keys() == many.pending.keys()
+
+
+def test_many_at_once_are_no_gap() -> None:
+    feed, listener, gaps = listen()
+    feed.start(HEAD)
+    feed.offer([hint(seq) for seq in range(HEAD + 1, HEAD + 2_001)])
+    assert listener.seqs == list(range(HEAD + 1, HEAD + 2_001))
+    assert gaps == []
+
+
+def test_what_waits_behind_a_gap_is_bounded() -> None:
+    feed, listener, gaps = listen()
+    feed.start(HEAD)
+    feed.offer([hint(seq) for seq in range(HEAD + 2, HEAD + 2_001)])
+    assert listener.seqs == []
+    assert gaps
+    assert len(feed.pending) == MAX_PENDING
+    feed.offer([hint(HEAD + 1)])
+    assert listener.seqs == list(range(HEAD + 1, HEAD + 2 + MAX_PENDING))
 
 
 def test_ephemeral_hints_pass_at_once() -> None:

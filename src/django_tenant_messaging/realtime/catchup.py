@@ -24,10 +24,14 @@ PAGE = 200
 
 
 class CatchUp:
-    """Runs at most one task for a socket, which goes through the rooms that are behind."""
+    """Runs at most one task for a socket, which goes through the rooms that are behind.
 
-    def __init__(self) -> None:
+    ``on_return`` is called for a socket that was found to follow a room by what it no longer may.
+    """
+
+    def __init__(self, on_return: Callable[[Socket], None]) -> None:
         self._running: set[Socket] = set()
+        self._on_return = on_return
 
     def start(self, socket: Socket, spawn: Callable[[Any], None]) -> None:
         """See to it that a socket's rooms are being caught up."""
@@ -62,6 +66,7 @@ class CatchUp:
                 changes = await run_in_tenant(socket.schema_name, _read, socket.user, room_id, position)
             except NotFound:
                 socket.drop_room(room_id)
+                self._on_return(socket)
                 return
             if changes.seq <= position:
                 # The feed is ahead of the database, which so holds another history now. The client finds out.
@@ -82,6 +87,8 @@ class CatchUp:
 
 def _read(user: AbstractBaseUser, room_id: int, after: int) -> Changes:
     changes = read_changes(room_id, after=after, limit=PAGE)
-    # Asked last: a member after the reading was one when everything that was read happened.
-    access_membership(user, room_id)
+    # Asked last: a member after the reading was one when everything that was read happened, unless they left and came
+    # back. What they may see begins later then.
+    if access_membership(user, room_id).visible_after_seq > after:
+        raise NotFound("The user has left the room and joined it again.", room=room_id)
     return changes

@@ -24,11 +24,13 @@ class RoomFeed:
     missing one doesn't arrive in a moment, the part between is read from the database.
 
     ``live`` are the sockets that have everything up to the head, so that each gets whatever comes next. ``ahead`` are
-    those that have more than this process knows of yet.
+    those that have more than this process knows of yet. ``on_return`` is called for a socket whose user turns out to
+    have left and joined again: it follows the room no more, and has to begin anew.
     """
 
     __slots__ = (
         "_on_gap",
+        "_on_return",
         "ahead",
         "born",
         "head",
@@ -40,7 +42,13 @@ class RoomFeed:
         "sockets",
     )
 
-    def __init__(self, schema_name: str, room_id: int, on_gap: Callable[[RoomFeed], None]) -> None:
+    def __init__(
+        self,
+        schema_name: str,
+        room_id: int,
+        on_gap: Callable[[RoomFeed], None],
+        on_return: Callable[[Socket], None],
+    ) -> None:
         self.schema_name = schema_name
         self.room_id = room_id
         self.head: int | None = None
@@ -51,6 +59,7 @@ class RoomFeed:
         self.is_filling = False
         self.born = time.monotonic()
         self._on_gap = on_gap
+        self._on_return = on_return
 
     def start(self, head: int) -> None:
         """Begin at a head read from the database after subscribing; a later call changes nothing."""
@@ -87,26 +96,33 @@ class RoomFeed:
 
     def offer(self, hints: Iterable[Hint]) -> None:
         """Take hints, in whatever order they arrive."""
-        head = self.head
         for hint in hints:
             if not hint.seq:
                 for socket in list(self.sockets):
                     socket.offer_ephemeral(hint.frame)
-            elif (head is None or hint.seq > head) and len(self.pending) < MAX_PENDING:
+                continue
+            if len(self.pending) >= MAX_PENDING:
+                # Many at once are no gap.
+                self._advance()
+            if (self.head is None or hint.seq > self.head) and self._has_place(hint):
                 self.pending[hint.after] = hint
         self._advance()
+
+    def _has_place(self, hint: Hint) -> bool:
+        return len(self.pending) < MAX_PENDING or hint.after == self.head
 
     def fill(self, after: int, changes: Changes, hints: list[Hint]) -> None:
         """Take what was read from the database after a position."""
         if self.head is None or self.head != after:
             return
-        # Whoever joined within the part that was missed gets nothing from before.
+        # Who joined within the part that was missed, and was here before, had left: that is stored no more, and neither
+        # is what they may not see of it.
         joined = {user_id: hint.seq for hint in hints for user_id in hint.joined}
         if joined:
             for socket, seat in list(self.sockets.items()):
-                seq = joined.get(socket.user_id, 0)
-                if seq > (after if seat.is_live else seat.position):
-                    socket.set_back(seat, seq)
+                if joined.get(socket.user_id, 0) > (after if seat.is_live else seat.position):
+                    socket.drop_room(self.room_id)
+                    self._on_return(socket)
         end = hints[-1].seq if hints else after
         if changes.seq > end:
             hints = [*hints, skip_to(self.schema_name, self.room_id, after=end, seq=changes.seq)]

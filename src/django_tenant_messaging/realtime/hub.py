@@ -92,7 +92,7 @@ class Hub:
         self.is_draining = False
         """Whether the process is about to stop, so that nobody is let in."""
         self._schemas: dict[str, int] = {}
-        self._catch_up = CatchUp()
+        self._catch_up = CatchUp(self._on_return)
         self._comparison = Comparison(self)
         self._reading_rooms = 0
         self._unheard: dict[tuple[str, int], int] = {}
@@ -215,7 +215,7 @@ class Hub:
         key = schema_name, room.room_id
         feed = self.feeds.get(key)
         if feed is None:
-            feed = self.feeds[key] = RoomFeed(*key, self._on_gap)
+            feed = self.feeds[key] = RoomFeed(*key, self._on_gap, self._on_return)
             feed.start(room.seq)
             self._read_up_to(feed, self._unheard.get(key, 0))
         return feed
@@ -270,7 +270,8 @@ class Hub:
             if feed is not None:
                 feed.offer(of_room)
             elif self._reading_rooms:
-                self._unheard[schema_name, room_id] = max(hint.seq for hint in of_room)
+                key = schema_name, room_id
+                self._unheard[key] = max(self._unheard.get(key, 0), *(hint.seq for hint in of_room))
         if presence:
             self._tell_presence(schema_name, presence)
 
@@ -309,6 +310,9 @@ class Hub:
         for user_id, room_id in heads.joins:
             if any(socket.misses_room(room_id) for socket in self.welcomed_sockets(schema_name, user_id)):
                 self.spawn(self.following.refresh(schema_name, user_id))
+
+    def _on_return(self, socket: Socket) -> None:
+        self.spawn(self.following.refresh(socket.schema_name, socket.user_id))
 
     def _on_gap(self, feed: RoomFeed) -> None:
         if not feed.is_filling:
