@@ -88,8 +88,9 @@ class LayerLink:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def subscribe(self, schema_name: str) -> None:
-        """Subscribe to a tenant; returns within ``SUBSCRIBE_TIMEOUT``, whether the layer answered or not. A layer that is
-        known to be down is left to the next repair.
+        """Subscribe to a tenant; returns within ``SUBSCRIBE_TIMEOUT``, whether the layer answered or not.
+
+        A layer that is known to be down is left to the next repair.
         """
         group = group_of(schema_name)
         self._wanted.add(group)
