@@ -6,11 +6,12 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python;
 	command -v python3 || command -v python || echo python3)
 DEMO_PORT ?= 8000
 export DEMO_PORT
+SOAK_SECONDS ?= 1800
 # More workers than this would only wait for one another.
 PYTEST ?= -m pytest --numprocesses auto --maxprocesses 8
 IN := $(PYTHON) tools/bootstrap.py
 
-.PHONY: help demo test lint docs bench bench-gate check
+.PHONY: help demo test lint docs bench bench-gate check chaos chaos-short chaos-mutants soak
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -33,5 +34,17 @@ bench: ## measure delivery beside the limit and beside hand-written consumers: a
 
 bench-gate: ## measure what the migration gate costs, beside migrate_schemas --check
 	@$(IN) demo benchmarks/gate.py
+
+chaos: ## break everything under load, over a million deliveries: about 45 minutes
+	@$(IN) test -m tests.chaos --all
+
+chaos-short: ## break three things under load: under 4 minutes
+	@$(IN) test -m pytest -q -m chaos --numprocesses 0 -rP tests/chaos/test_faults.py
+
+chaos-mutants: ## show that the checker finds servers that are wrong
+	@$(IN) test -m tests.chaos --mutants
+
+soak: ## serve a steady load for $SOAK_SECONDS (1800); memory must not grow
+	@$(IN) test -m tests.chaos --soak --seconds $(SOAK_SECONDS)
 
 check: lint docs test ## all of the above but the demo

@@ -78,6 +78,8 @@ class Client:
         self.rooms: dict[int, Place] = {}
         self.live = asyncio.Event()
         self.longest_pause = longest_pause
+        self.is_patient = False
+        """Whether a connection is kept on which nothing comes."""
         self.entrance = entrance
         self._decoder = decoder
         self._socket: ClientConnection | None = None
@@ -124,6 +126,11 @@ class Client:
         """Cut the connection, as a network does."""
         if self._socket is not None:
             self._socket.transport.abort()
+
+    @property
+    def port(self) -> int:
+        """The own port of the connection, 0 without one."""
+        return 0 if self._socket is None else int(self._socket.local_address[1])
 
     async def _connect(self) -> ClientConnection:
         return await connect(
@@ -177,7 +184,7 @@ class Client:
         while True:
             await asyncio.sleep(min(1.0, self._interval / 4))
             now = monotonic()
-            if now - self._heard > 3 * self._interval:
+            if now - self._heard > 3 * self._interval and not self.is_patient:
                 socket.transport.abort()
             if self.live.is_set() and now - pinged >= self._interval:
                 pinged = now
@@ -328,6 +335,7 @@ class Client:
                 if error.code not in PASSING:
                     write.refusals.append(error.code)
                     return
+                write.postponed.append(error.code)
                 pause = error.retry_after + chance.uniform(0.05, 0.4)
             else:
                 write.unsettled -= 1

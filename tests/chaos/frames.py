@@ -67,7 +67,7 @@ def shown(message: dict[str, Any]) -> Shown:
         client_id=message["client_id"],
         sender=None if sender is None else sender["username"],
         content=message["content"],
-        deleted=bool(message.get("is_deleted") or message.get("deleted_at")),
+        deleted=message["deleted_at"] is not None,
         own=message["is_own_message"],
     )
 

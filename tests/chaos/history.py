@@ -42,6 +42,8 @@ class Write:
     message_id: int | None = None
     answers: list[Answer] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
+    postponed: list[str] = field(default_factory=list)
+    """Errors after which it was asked for again."""
     unsettled: int = 0
 
     @property

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from tests.chaos.history import History
 
 WORDS = ("soup", "ticket", "naïve", "Straße", "終電", "🚲", "cafe\u0301", "release", "noon", "<b>", "@all", "ok")
+LONGEST = 10_000
+MENTIONED = 0.1
+"""How many messages mention somebody."""
 MAX_OPEN = 30
 """Most writes that one client leaves unanswered."""
 
@@ -148,11 +151,12 @@ class Load:
         return write
 
     def _text(self, client: Client, room: int) -> str:
-        length = int(chance.expovariate(1 / self.size))
-        words: list[str] = [f"{client.receiver.tenant} {room} {next(self._numbers)}"]
-        while sum(map(len, words)) < length:
-            words.append(chance.choice(WORDS))
-        return " ".join(words)[:10_000]
+        number = f"{client.receiver.tenant} {room} {next(self._numbers)} "
+        length = min(LONGEST, int(chance.expovariate(1 / self.size)))
+        words = chance.choices(WORDS, k=1 + length // 5)
+        if chance.random() < MENTIONED:
+            words.insert(0, f"@{chance.choice(self._cast.users)}")
+        return (number + " ".join(words))[: max(length, len(number))].strip()
 
     def _perform(self, client: Client, write: Write) -> None:
         self._spawn(client, self._see_through(client, write))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections import deque
 from typing import TYPE_CHECKING, cast
 
@@ -23,8 +24,6 @@ class Proxy:
         self.targets: list[int] = []
         self.delay = 0.0
         """Seconds that each chunk is late, in each direction, on all connections."""
-        self.slow_share = 0.0
-        """How many of the new connections are read by one byte a second."""
         self.links: set[Link] = set()
         self.port = 0
         self._server: asyncio.Server | None = None
@@ -62,9 +61,6 @@ class Proxy:
         for port in chance.sample(self.targets, len(self.targets)):
             connection = socket.socket()
             connection.setblocking(False)
-            if link.is_slow:
-                # Set before connecting: it decides how much the worker may send ahead.
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SLOW_BUFFER)
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
                     await loop.sock_connect(connection, ("127.0.0.1", port))
@@ -87,11 +83,22 @@ class Link:
 
     def __init__(self, proxy: Proxy) -> None:
         self.proxy = proxy
-        self.is_slow = chance.random() < proxy.slow_share
+        self.is_slow = False
+        """Whether the client is sent one byte a second."""
         self.is_frozen = False
         """Whether nothing passes any more, though neither side is told."""
         self.client = End(self)
         self.worker = End(self)
+
+    @property
+    def port(self) -> int:
+        """That of the client's side, by which the client knows the connection too."""
+        return self.client.peer_port
+
+    def slow_down(self) -> None:
+        """From now on send the client one byte a second, and take little more from the worker."""
+        self.is_slow = True
+        self.worker.shrink(SLOW_BUFFER)
 
     def other(self, end: End) -> End:
         """The opposite side."""
@@ -132,6 +139,7 @@ class End(asyncio.Protocol):
         self.link = link
         self.waiting: deque[tuple[float, bytes | None]] = deque()
         self.is_gone = False
+        self.peer_port = 0
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._drops = bytearray()
@@ -140,6 +148,7 @@ class End(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self.peer_port = transport.get_extra_info("peername")[1]
         if self is self.link.client:
             self.link.proxy.links.add(self.link)
             self._transport.pause_reading()
@@ -205,9 +214,18 @@ class End(asyncio.Protocol):
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(1.0, self._write_drop)
 
-    def abort(self) -> None:
-        """Reset the connection."""
+    def shrink(self, size: int) -> None:
+        """Let the operating system take in few bytes ahead."""
         if self._transport is not None:
+            connection = self._transport.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
+    def abort(self) -> None:
+        """Reset the connection: the other side learns that something went wrong."""
+        if self._transport is not None:
+            connection = self._transport.get_extra_info("socket")
+            if connection.fileno() >= 0:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._transport.abort()
 
     def _write_due(self) -> None:

@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tests.chaos.checker.findings import COLUMNS
-from tests.chaos.history import Got, Page
+from tests.chaos.history import Got, Page, Started
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from tests.chaos.checker import Judgement
-    from tests.chaos.history import History
+    from tests.chaos.history import History, Receiver
 
 TITLES = ("fault", "deliveries", "acknowledged", "unknown", *COLUMNS, "other", "recovery s", "worst s", "p99 ms")
 
@@ -27,6 +27,7 @@ class Report:
     shown_in_pages: int = 0
     writes: dict[str, int] = field(default_factory=dict)
     refusals: dict[str, int] = field(default_factory=dict)
+    postponed: dict[str, int] = field(default_factory=dict)
     repeated: int = 0
     unanswered: int = 0
     reconnects: dict[str, int] = field(default_factory=dict)
@@ -74,20 +75,14 @@ def summarise(
     """Put the figures together."""
     report = Report(name, notes=dict(notes), complaints=list(complaints))
     for receiver in history.receivers:
-        for event in receiver.events:
-            if isinstance(event, Got):
-                report.deliveries += event.entry.kind != "skip"
-            elif isinstance(event, Page):
-                report.shown_in_pages += len(event.messages)
-            elif how := getattr(event, "how", None):
-                _count(report.resumes, how)
-        for _, how in receiver.lost:
-            _count(report.reconnects, how.partition(":")[0])
+        _count_events(report, receiver)
     for write in history.writes:
         _count(report.writes, write.outcome)
         report.repeated += len(write.answers) > 1
         for code in write.refusals:
             _count(report.refusals, code)
+        for code in write.postponed:
+            _count(report.postponed, code)
     for fault in history.faults:
         _count(report.faults, fault.name)
     times, findings = judgement.times, judgement.findings
@@ -96,6 +91,18 @@ def summarise(
     report.columns = {column: findings.column(column) for column in COLUMNS}
     report.findings, report.examples = dict(findings.counts), findings.examples
     return report
+
+
+def _count_events(report: Report, receiver: Receiver) -> None:
+    for event in receiver.events:
+        if isinstance(event, Got):
+            report.deliveries += event.entry.kind != "skip"
+        elif isinstance(event, Page):
+            report.shown_in_pages += len(event.messages)
+        elif isinstance(event, Started):
+            _count(report.resumes, event.how)
+    for _, how in receiver.lost:
+        _count(report.reconnects, how.partition(":")[0])
 
 
 def table(reports: Iterable[Report]) -> str:

@@ -25,7 +25,7 @@ def read_truth(connection: psycopg.Connection[Any], tenants: Iterable[str]) -> T
         for room, *columns in _select(
             connection,
             tenant,
-            "SELECT room_id, message.id, seq, changed_seq, client_id::text, username, content"
+            "SELECT room_id, message.id, seq, changed_seq, client_id::text, username, content, deleted_at IS NOT NULL"
             " FROM {message} message LEFT JOIN {user} sender ON sender.id = sender_id ORDER BY room_id, seq",
         ):
             rooms.setdefault(room, []).append(Row(*columns))

@@ -9,6 +9,8 @@ from importlib import import_module
 
 from django.utils import timezone
 
+from tests.chaos.heap import answer_signals
+
 OFFSET = float(os.environ.get("CHAOS_CLOCK_OFFSET", "0"))
 MUTANT = os.environ.get("CHAOS_MUTANT", "")
 
@@ -25,6 +27,7 @@ def shift_clock(seconds: float) -> None:
     timezone.now = now
 
 
+answer_signals()
 if OFFSET:
     shift_clock(OFFSET)
 

@@ -41,6 +41,7 @@ KINDS = {
     "keys_left": "",
     "channels_left": "",
     "memory_left": "",
+    "memory_grows": "",
 }
 EXAMPLES = 10
 

@@ -54,6 +54,7 @@ class RoomWatch:
         self._findings = findings
         self._position: int | None = None
         self._seen: set[int] = set()
+        self._lost: set[int] = set()
         self._view: dict[int, tuple[int, Shown]] = {}
         """Each message that is shown, as of which number."""
         self._page: Page | None = None
@@ -158,9 +159,12 @@ class RoomWatch:
         lost = [
             seq
             for seq in range(after + 1, until + 1)
-            if self._timeline.concerns(self._receiver.user, seq) and not self._timeline.is_replaced(seq)
+            if seq not in self._lost
+            and self._timeline.concerns(self._receiver.user, seq)
+            and not self._timeline.is_replaced(seq)
         ]
         if lost:
+            self._lost.update(lost)
             where = f"{self._receiver.name} room {self._timeline.place[1]}"
             self._findings.add("skipped", f"{where}: {lost[:10]} between {after} and {until}", len(lost))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -30,9 +29,12 @@ async def churn(scene: Scene) -> None:
 
     async def come() -> None:
         async with gate:
-            with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
+            try:
                 async with asyncio.timeout(PATIENCE):
                     await visit(chance.choice(entrances), polite=chance.random() < 0.5)
+            except (OSError, TimeoutError, asyncio.IncompleteReadError):
+                scene.count("visits in vain", 1)
+            else:
                 scene.count("visits", 1)
 
     with scene.fault("churn"):

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 DELAY_SECONDS = 0.3
 LASTS_SECONDS = 10.0
-SLOW_LASTS_SECONDS = 25.0
+SLOW_LASTS_SECONDS = 30.0
+FLOOD_FACTOR = 3
+LONG = 8_000
+"""Mean length of a message, in characters, with which a connection's buffers are full after a while: they take 4 MB."""
 
 
 @nemesis("network-late", "300 ms of latency in each direction", touches="network")
@@ -46,14 +49,21 @@ async def half_open(scene: Scene) -> None:
 
 @nemesis("network-slow", "A fifth of the clients read one byte a second, of long messages", touches="network")
 async def slow(scene: Scene) -> None:
-    proxy, load = scene.stage.proxy, scene.load
-    usual = load.size
+    load, proxy = scene.load, scene.stage.proxy
+    usual = load.size, load.rate
+    chosen = [client for client in scene.cast.clients if client.live.is_set()][::5]
+    ports = {client.port for client in chosen}
+    links = [link for link in proxy.links if link.port in ports]
     with scene.fault("network-slow", excuses=True):
-        load.size = 6_000
-        proxy.slow_share = 0.2
-        scene.count("connections cut", proxy.cut(proxy.sample(1.0)))
+        load.size, load.rate = LONG, FLOOD_FACTOR * load.rate
+        for client in chosen:
+            client.is_patient = True
+        for link in links:
+            link.slow_down()
         await asyncio.sleep(SLOW_LASTS_SECONDS)
-        proxy.slow_share = 0.0
-        load.size = usual
-        slow_ones = [link for link in proxy.links if link.is_slow]
-        scene.count("slow connections left", proxy.cut(slow_ones))
+        load.size, load.rate = usual
+        scene.count("slow clients", len(links))
+        scene.count("slow clients that the server gave up", sum(link.worker.is_gone for link in links))
+        for client in chosen:
+            client.is_patient = False
+        proxy.cut(links)
