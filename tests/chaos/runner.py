@@ -46,6 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     plan.together = 2 if options.mixed else 1
     plan.env = {"CHAOS_MUTANT": options.mutant} if options.mutant else {}
     plan.seed, plan.soak = options.seed, options.soak
+    plan.edits = MUTANTS[options.mutant].edits if options.mutant else True
     report = asyncio.run(play(plan, RESULTS))
     _keep(report)
     print(table([report]), flush=True)
