@@ -64,10 +64,6 @@ class Cast:
         """Whether everybody who isn't refused is connected."""
         return all(client.live.is_set() or client.receiver.refused for client in self.clients)
 
-    async def may_edit(self) -> bool:
-        """Whether the servers know the frames that edit and delete messages."""
-        return await self.clients[0].knows("edit")
-
     async def leave(self) -> None:
         """Disconnect everybody."""
         await asyncio.gather(*(client.stop() for client in self.clients))

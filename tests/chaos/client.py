@@ -345,14 +345,6 @@ class Client:
                 return
             await asyncio.sleep(pause)
 
-    async def knows(self, kind: str) -> bool:
-        """Whether the server knows a type of frame. Raises LostError."""
-        try:
-            await self._ask({"type": kind})
-        except RefusedError as error:
-            return error.code != "unknown_type"
-        return True
-
     async def tell(self, frame: dict[str, Any]) -> None:
         """Ask for something that may be lost."""
         with contextlib.suppress(LostError, RefusedError):
@@ -396,11 +388,15 @@ def _frame_of(write: Write) -> dict[str, Any]:
             return {"type": "send", "room": write.room, "client_id": write.client_id, "content": write.text}
         case "edit":
             return {"type": "edit", "room": write.room, "message_id": write.message_id, "content": write.text}
+        case "rename":
+            return {"type": "rename", "room": write.room, "name": write.text}
         case _:
             return {"type": "delete", "room": write.room, "message_id": write.message_id}
 
 
 def _answer(write: Write, reply: dict[str, Any]) -> Answer:
+    if write.kind == "rename":
+        return Answer(0, 0, monotonic())
     message = reply["message"]
     seq = message["seq"] if write.kind == "send" else message["changed_seq"]
     return Answer(message["id"], seq, monotonic())

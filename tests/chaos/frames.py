@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-TIMELINE = frozenset({"message", "members", "skip"})
 KEPT = 20_000
 
 
@@ -34,6 +33,8 @@ class Entry:
     message: Shown | None = None
     joined: frozenset[str] = frozenset()
     left: frozenset[str] = frozenset()
+    name: str | None = None
+    """The room's, when that changed."""
 
 
 Frame = Entry | dict[str, Any]
@@ -73,9 +74,9 @@ def shown(message: dict[str, Any]) -> Shown:
 
 
 def _frame(value: dict[str, Any]) -> Frame:
-    kind = value["type"]
-    if kind not in TIMELINE:
+    if not ("room" in value and "after" in value and "seq" in value):
         return value
+    kind = value["type"]
     return Entry(
         room=value["room"],
         after=value["after"],
@@ -84,4 +85,5 @@ def _frame(value: dict[str, Any]) -> Frame:
         message=shown(value["message"]) if kind == "message" else None,
         joined=frozenset(user["username"] for user in value.get("joined", ())),
         left=frozenset(user["username"] for user in value.get("left", ())),
+        name=value.get("name"),
     )

@@ -18,7 +18,7 @@ Place = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An acknowledgement: the message, and the place in the timeline that the write took."""
+    """An acknowledgement: the message, and the place in the timeline that the write took; both 0 for a renaming."""
 
     message_id: int
     seq: int
@@ -27,15 +27,16 @@ class Answer:
 
 @dataclass(slots=True)
 class Write:
-    """What a client asked for, however often: to send, edit or delete a message.
+    """What a client asked for, however often: to send, edit or delete a message, or to rename a room.
 
-    A send is known by its client id. `unsettled` counts the attempts of which nobody knows what became of them.
+    A send is known by its client id, a renaming by the name, which nobody else gives. `unsettled` counts the attempts
+    of which nobody knows what became of them.
     """
 
     tenant: str
     room: int
     user: str
-    kind: Literal["send", "edit", "delete"]
+    kind: Literal["send", "edit", "delete", "rename"]
     text: str
     invoked: float
     client_id: str = ""

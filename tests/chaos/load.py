@@ -41,7 +41,7 @@ class Load:
         self.size = 120
         """Mean length of a message, in characters."""
         self.edits = False
-        """Whether messages are edited and deleted as well."""
+        """Whether messages are edited and deleted, and rooms renamed, as well."""
         self._cast = cast
         self._history = history
         self._numbers = count(1)
@@ -91,6 +91,8 @@ class Load:
                 self._sign(client)
             case share if share < 0.14 and self.edits:
                 self._change()
+            case share if share < 0.15 and self.edits:
+                self._rename(client)
             case _:
                 self._send(client)
 
@@ -131,6 +133,11 @@ class Load:
                 kind: Any = "edit" if chance.random() < 0.8 else "delete"
                 text = self._text(client, write.room) if kind == "edit" else ""
                 self._perform(client, self._new(client, write.room, "", text, kind, write.answers[0].message_id))
+
+    def _rename(self, client: Client) -> None:
+        room = chance.choice(list(client.rooms))
+        name = f"{client.receiver.tenant} {room} {next(self._numbers)}"
+        self._perform(client, self._new(client, room, "", name, "rename"))
 
     def _sign(self, client: Client) -> None:
         receiver = client.receiver

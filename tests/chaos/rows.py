@@ -21,7 +21,11 @@ def read_truth(connection: psycopg.Connection[Any], tenants: Iterable[str]) -> T
     truth: Truth = {}
     for tenant in tenants:
         rooms: dict[int, list[Row]] = {}
-        heads = dict(_select(connection, tenant, "SELECT room_id, last_seq FROM {roomcounter}"))
+        heads = _select(
+            connection,
+            tenant,
+            "SELECT room_id, last_seq, name, changed_seq FROM {roomcounter} JOIN {chatroom} room ON room.id = room_id",
+        )
         for room, *columns in _select(
             connection,
             tenant,
@@ -29,8 +33,8 @@ def read_truth(connection: psycopg.Connection[Any], tenants: Iterable[str]) -> T
             " FROM {message} message LEFT JOIN {user} sender ON sender.id = sender_id ORDER BY room_id, seq",
         ):
             rooms.setdefault(room, []).append(Row(*columns))
-        for room, head in heads.items():
-            truth[tenant, room] = RoomRows(head, tuple(rooms.get(room, ())))
+        for room, head, name, name_seq in heads:
+            truth[tenant, room] = RoomRows(head, tuple(rooms.get(room, ())), name, name_seq)
     return truth
 
 
@@ -42,7 +46,9 @@ def changed_seq(connection: psycopg.Connection[Any], tenant: str, room: int, use
 
 
 def _select(connection: psycopg.Connection[Any], tenant: str, query: str, *values: Any) -> list[tuple[Any, ...]]:
-    names = {name: sql.Identifier(tenant, f"{APP}_{name}") for name in ("roomcounter", "message", "membership")}
+    names = {
+        name: sql.Identifier(tenant, f"{APP}_{name}") for name in ("roomcounter", "chatroom", "message", "membership")
+    }
     return connection.execute(
         sql.SQL(query).format(**names, user=sql.Identifier(tenant, "auth_user")), values
     ).fetchall()

@@ -15,12 +15,14 @@ from tests.chaos.mutants import MUTANTS
 from tests.chaos.nemeses import NEMESES
 from tests.chaos.report import Report, table
 from tests.chaos.scenario import Plan, play, say
+from tests.chaos.stage import LAYERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 RESULTS = Path("build/chaos")
 SHORT_FAULTS = ("worker-kill", "redis-kill-4", "postgres-restart")
+CORE_FAULTS = ("redis-flush", "redis-kill-4", "clock-ahead", "rolling-restart")
 WANTED_DELIVERIES = 1_000_000
 ALONE_SECONDS = 40.0
 MIXED_SECONDS = 180.0
@@ -45,7 +47,9 @@ def main(arguments: Sequence[str]) -> int:
     plan = Plan(name, faults, options.seconds, options.rate)
     plan.together = 2 if options.mixed else 1
     plan.env = {"CHAOS_MUTANT": options.mutant} if options.mutant else {}
+    plan.layer = options.layer
     plan.seed, plan.soak = options.seed, options.soak
+    plan.edits = MUTANTS[options.mutant].edits if options.mutant else True
     report = asyncio.run(play(plan, RESULTS))
     _keep(report)
     print(table([report]), flush=True)
@@ -62,6 +66,10 @@ def long_run() -> int:
         say(f"{number} of {len(NEMESES)}: {NEMESES[name].title}")
         reports.append(_in_a_process(name, "--fault", name, "--seconds", str(ALONE_SECONDS)))
         print(table(reports[-1:]), flush=True)
+    say("The other channel layer of Redis")
+    faults = [part for name in CORE_FAULTS for part in ("--fault", name)]
+    reports.append(_in_a_process("core-layer", "--layer", "core", *faults, "--seconds", str(ALONE_SECONDS)))
+    print(table(reports[-1:]), flush=True)
     mixed = 0
     while (sum(report.deliveries for report in reports) < WANTED_DELIVERIES and mixed < MOST_MIXED) or not mixed:
         mixed += 1
@@ -135,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--fault", action="append", default=[], choices=sorted(NEMESES), help="may be repeated")
     parser.add_argument("--seconds", type=float, default=20.0, help="how long faults are struck; each at least once")
     parser.add_argument("--rate", type=float, default=40.0, help="messages a second, over both tenants")
+    parser.add_argument("--layer", choices=sorted(LAYERS), default="pubsub", help="which of channels_redis")
     parser.add_argument("--mutant", choices=sorted(MUTANTS), help="serve by a server that is wrong")
     parser.add_argument("--seed", type=int, help="for the dice")
     parser.add_argument("--name", help="of the result in build/chaos")

@@ -61,6 +61,7 @@ class Plan:
     users: int = 20
     second_devices: int = 4
     workers: int = 2
+    layer: str = "pubsub"
     together: int = 1
     """How many faults at the same time."""
     soak: bool = False
@@ -76,7 +77,7 @@ async def play(plan: Plan, results: Path) -> Report:
     began = monotonic()
     chance.seed(plan.seed)
     history = History({})
-    async with Stage(workers=plan.workers, env=plan.env) as stage:
+    async with Stage(workers=plan.workers, layer=plan.layer, env=plan.env) as stage:
         host = Host(stage)
         cast = Cast(tuple(f"user{number:02}" for number in range(1, plan.users + 1)))
         soak = Soak()
@@ -87,7 +88,7 @@ async def play(plan: Plan, results: Path) -> Report:
             before = await _before(stage, cast)
             cast.connect()
             assert await until(cast.is_live, HEADS_PATIENCE), "not everybody can connect"
-            load.edits = plan.edits and await cast.may_edit()
+            load.edits = plan.edits
             load.start()
             await asyncio.sleep(WARM_UP)
             warm = await asyncio.to_thread(measure, stage)

@@ -29,13 +29,17 @@ TENANTS = ("acme", "globex")
 DATABASE = "chaos"
 MAX_CONNECTIONS = 60
 SETTINGS = "tests.chaos.settings"
+LAYERS = {
+    "pubsub": "channels_redis.pubsub.RedisPubSubChannelLayer",
+    "core": "channels_redis.core.RedisChannelLayer",
+}
 COMPLAINT = re.compile(r" ERROR (django_tenant_messaging|uvicorn|asyncio|django)\b")
 
 
 class Stage:
     """All that a run needs; an asynchronous context manager."""
 
-    def __init__(self, *, workers: int = 2, env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, *, workers: int = 2, layer: str = "pubsub", env: Mapping[str, str] | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="messaging_chaos_")).resolve()
         self.postgres_port = _free_port()
         self.postgres = EmbeddedPostgres(
@@ -53,6 +57,7 @@ class Stage:
         self.proxy = Proxy()
         self.workers: list[Server] = []
         self._count = workers
+        self._layer = layer
         self._env = dict(env or {})
         self._stack = contextlib.ExitStack()
 
@@ -67,6 +72,7 @@ class Stage:
             "DJANGO_SETTINGS_MODULE": SETTINGS,
             "DATABASE_URL": self.database_url,
             "REDIS_URL": self.redis.url(),
+            "CHAOS_LAYER": LAYERS[self._layer],
             "PGAPPNAME": "chaos-host",
             "CHAOS_LOG_LEVEL": "ERROR",
         }

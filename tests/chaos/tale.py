@@ -29,6 +29,8 @@ class Room:
     head: int = 0
     members: set[str] = field(default_factory=set)
     rows: dict[int, Row] = field(default_factory=dict)
+    name: str = ""
+    name_seq: int = 0
 
 
 class Tale:
@@ -74,6 +76,17 @@ class Tale:
         row, room = self._row(write), self._next(write.tenant)
         deletion = Write(write.tenant, ROOM, write.user, "delete", "", self.now, message_id=row.id)
         return self._written(deletion, replace(row, changed_seq=room.head, content="", deleted=True))
+
+    def rename(self, user: str, name: str) -> Write:
+        """A room that gets another name."""
+        room = self._next("acme")
+        room.name, room.name_seq = name, room.head
+        write = Write("acme", ROOM, user, "rename", name, self.now, answers=[Answer(0, 0, self.now)])
+        self.history.writes.append(write)
+        for member in room.members:
+            entry = Entry(ROOM, room.head - 1, room.head, "room", name=name)
+            self.receiver(member).events.append(Got(self.now + DELAY, entry))
+        return write
 
     def add(self, user: str, *, tenant: str = "acme") -> MemberChange:
         """A user who joins."""
@@ -121,7 +134,9 @@ class Tale:
     def judge(self, **bounds: Any) -> Judgement:
         """What the checker says."""
         truth = {
-            place: RoomRows(room.head, tuple(sorted(room.rows.values(), key=lambda row: row.seq)))
+            place: RoomRows(
+                room.head, tuple(sorted(room.rows.values(), key=lambda row: row.seq)), room.name, room.name_seq
+            )
             for place, room in self.rooms.items()
         }
         return check(self.history, truth, **bounds)

@@ -384,6 +384,40 @@ class TestDeliveries:
         assert tale.found() == {"altered": 3}
 
 
+class TestNames:
+    def test_what_nobody_was_told_because_it_was_replaced(self, tale: Tale) -> None:
+        tale.rename("alice", "one")  # 4
+        tale.rename("bob", "two")  # 5
+        assert tale.found() == {}
+        for user in ("alice", "bob", "carol"):
+            drop(tale, user, 4)
+            tale.alter(user, 5, after=3)
+        assert tale.found() == {}
+
+    def test_a_renaming_that_is_gone(self, tale: Tale) -> None:
+        tale.rename("alice", "one")
+        room = tale.rooms["acme", ROOM]
+        room.name, room.name_seq, room.head = "", 0, 3
+        for user in ("alice", "bob", "carol"):
+            drop(tale, user, 4)
+        assert tale.found() == {"acknowledged_missing": 1}
+
+    def test_a_name_that_nobody_gave(self, tale: Tale) -> None:
+        tale.rename("alice", "one").text = "another"
+        assert tale.judge().findings.counts["altered_row"] == 1
+
+    def test_one_that_was_not_told(self, tale: Tale) -> None:
+        tale.rename("alice", "one")
+        drop(tale, "bob", 4)
+        assert tale.found() == {"incomplete": 1}
+
+    def test_a_name_at_a_message_s_place(self, tale: Tale) -> None:
+        tale.rename("alice", "one")
+        tale.alter("bob", 2, kind="room", message=None, name="one")
+        found = tale.found()
+        assert (found["reused"], found["altered"]) == (1, 1)
+
+
 class TestTheEnd:
     def test_a_message_in_the_history_that_was_not_received(self, tale: Tale) -> None:
         page = tale.page("bob", final=True)

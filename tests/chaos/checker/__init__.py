@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
 from tests.chaos.checker.findings import Findings
 from tests.chaos.checker.receivers import check_receivers
-from tests.chaos.checker.timeline import Timeline
+from tests.chaos.checker.timeline import Timeline, Told
 from tests.chaos.checker.times import Times, check_times
 from tests.chaos.checker.writes import check_writes
+from tests.chaos.history import Got
 
 if TYPE_CHECKING:
     from tests.chaos.checker.truth import Truth
@@ -41,7 +43,17 @@ def check(
     after a fault's end what waited for it. `signs` says for each tenant who may be seen typing or reading.
     """
     findings = Findings()
-    timelines = {place: Timeline(place, room, history, findings) for place, room in truth.items()}
+    told = _renamings(history)
+    timelines = {place: Timeline(place, room, history, told, findings) for place, room in truth.items()}
     check_writes(history, truth, timelines, findings)
     check_receivers(history, timelines, findings, signs=signs)
     return Judgement(findings, check_times(history, timelines, findings, latest=latest, soon=soon))
+
+
+def _renamings(history: History) -> Told:
+    told: Told = defaultdict(set)
+    for receiver in history.receivers:
+        for event in receiver.events:
+            if isinstance(event, Got) and event.entry.name is not None:
+                told[receiver.tenant, event.entry.room].add((event.entry.seq, event.entry.name))
+    return told

@@ -140,6 +140,9 @@ class RoomWatch:
             # The write got no answer. Then only an edit can have taken the number, as sends left a row.
             if message is None or message.place == entry.seq:
                 self._note("altered", entry)
+        elif message is None and entry.name is not None:
+            if entry.name != change.name:
+                self._note("altered", entry)
         elif message is None:
             missing = (change.joined - entry.joined) | (change.left - entry.left)
             extra = (entry.joined - change.joined) | (entry.left - change.left)

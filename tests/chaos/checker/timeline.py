@@ -15,15 +15,20 @@ if TYPE_CHECKING:
     from tests.chaos.history import History, MemberChange, Place, Write
 
 
+Told = dict["Place", set[tuple[int, str]]]
+"""The numbers and names of renamings that receivers were told of."""
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What one number stands for: a message's state from there on, or users who came or went."""
+    """What one number stands for: a message's state from there on, users who came or went, or the room's new name."""
 
     message_id: int | None = None
     content: str = ""
     deleted: bool = False
     joined: frozenset[str] = frozenset()
     left: frozenset[str] = frozenset()
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,7 @@ class Interval:
 class Timeline:
     """What each number from 1 to the head stands for, and who was a member when."""
 
-    def __init__(self, place: Place, room: RoomRows, history: History, findings: Findings) -> None:
+    def __init__(self, place: Place, room: RoomRows, history: History, told: Told, findings: Findings) -> None:
         self.place = place
         self.head = room.head
         self.rows = {row.id: row for row in room.rows}
@@ -51,12 +56,14 @@ class Timeline:
         self._changes: dict[int, Change] = {}
         self._last_of_message: dict[int, int] = defaultdict(int)
         self._last_of_member: dict[str, int] = defaultdict(int)
+        self._last_name = 0
         self._findings = findings
         writes = [write for write in history.writes if (write.tenant, write.room) == place]
         moves = [change for change in history.changes if (change.tenant, change.room) == place]
         self._add_rows(room.rows, writes)
         self._add_members(moves)
         self._add_edits(writes)
+        self._add_names(room, writes, told.get(place, set()))
         self._find_gaps(writes, moves)
         self._intervals = _intervals(history.members.get(place, frozenset()), moves)
 
@@ -71,6 +78,8 @@ class Timeline:
             return True
         if change.message_id is not None:
             return self._last_of_message[change.message_id] > seq
+        if change.name is not None:
+            return self._last_name > seq
         return all(self._last_of_member[user] > seq for user in change.joined | change.left)
 
     def outdated(self, user: str, seq: int) -> bool:
@@ -102,6 +111,8 @@ class Timeline:
             self._last_of_message[change.message_id] = max(seq, self._last_of_message[change.message_id])
         for user in change.joined | change.left:
             self._last_of_member[user] = max(seq, self._last_of_member[user])
+        if change.name is not None:
+            self._last_name = max(seq, self._last_name)
 
     def _add_rows(self, rows: Iterable[Row], writes: Iterable[Write]) -> None:
         # Of several sends with one client id only the first can have been written.
@@ -123,7 +134,7 @@ class Timeline:
 
     def _add_edits(self, writes: Iterable[Write]) -> None:
         for write in writes:
-            for answer in () if write.kind == "send" else write.answers:
+            for answer in write.answers if write.kind in {"edit", "delete"} else ():
                 deleted = write.kind == "delete"
                 change = Change(answer.message_id, "" if deleted else stored(write.text), deleted)
                 self._add(answer.seq, change, answer.at)
@@ -131,11 +142,29 @@ class Timeline:
             if row.changed_seq not in self._changes:
                 self._add(row.changed_seq, Change(row.id, row.content, row.deleted))
 
+    def _add_names(self, room: RoomRows, writes: Iterable[Write], told: set[tuple[int, str]]) -> None:
+        """A renaming's answer doesn't say its number. Who was told of it knows it, the room only that of the last."""
+        asked = {write.text for write in writes if write.kind == "rename" and write.outcome != "failed"}
+        if room.name_seq:
+            told = told | {(room.name_seq, room.name)}
+        for seq, name in told:
+            if name in asked:
+                self._add(seq, Change(name=name))
+            else:
+                self._findings.add("altered_row", f"{self.place}: renamed to {name!r} at {seq}, which nobody asked for")
+
     def _find_gaps(self, writes: Iterable[Write], moves: Iterable[MemberChange]) -> None:
         """Each number up to the head is taken, but for those of writes whose outcome nobody knows."""
         missing = [seq for seq in range(1, self.head + 1) if seq not in self._changes]
         excused = sum(write.unsettled for write in writes if write.kind != "send")
         excused += sum(move.seq is None for move in moves)
+        known = {change.name for change in self._changes.values()}
+        unseen = [write for write in writes if write.kind == "rename" and write.answers and write.text not in known]
+        if len(missing) < len(unseen):
+            self._findings.add(
+                "acknowledged_missing", f"{self.place}: renamings {unseen[:5]}", len(unseen) - len(missing)
+            )
+        excused += len(unseen)
         if len(missing) > excused:
             self._findings.add("gap", f"{self.place}: {missing[:20]} of 1..{self.head}", len(missing) - excused)
         beyond = [seq for seq in self._changes if not 1 <= seq <= self.head]

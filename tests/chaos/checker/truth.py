@@ -24,10 +24,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class RoomRows:
-    """A room: its head and its messages."""
+    """A room: its head, its messages, its name and the place of its last renaming, 0 without one."""
 
     head: int
     rows: tuple[Row, ...]
+    name: str = ""
+    name_seq: int = 0
 
 
 Truth = dict["Place", RoomRows]
