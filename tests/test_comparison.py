@@ -147,8 +147,9 @@ def test_joins_of_late_are_those_of_who_is_still_there(acme: Tenant, globex: Ten
 
 
 async def test_a_thousand_tenants_take_a_few_statements(
-    acme: Tenant, globex: Tenant, peers: Peers, watch: Watch, monkeypatch: pytest.MonkeyPatch
+    acme: Tenant, globex: Tenant, peers: Peers, watch: Watch, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    settings.TENANT_MESSAGING = {"RECONCILE_INTERVAL": 3600}
     monkeypatch.setattr(comparison, "MAX_TENANTS", 1)
     for tenant in (acme, globex):
         await peers.connect(tenant, "bob")
@@ -281,7 +282,7 @@ class TestHowOften:
         return clock
 
     @pytest.fixture
-    async def running(self, clock: Clock, settings: Any, peers: Peers, acme: Tenant) -> AsyncIterator[Hub]:
+    async def running(self, rooms: None, clock: Clock, settings: Any, peers: Peers, acme: Tenant) -> AsyncIterator[Hub]:
         settings.TENANT_MESSAGING = {"RECONCILE_INTERVAL": 2.0}
         await peers.connect(acme, "bob")
         running = hub_of_this_loop()
