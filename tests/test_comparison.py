@@ -282,7 +282,7 @@ class TestHowOften:
         return clock
 
     @pytest.fixture
-    async def running(self, rooms: None, clock: Clock, settings: Any, peers: Peers, acme: Tenant) -> AsyncIterator[Hub]:
+    async def running(self, clock: Clock, settings: Any, peers: Peers, acme: Tenant) -> AsyncIterator[Hub]:
         settings.TENANT_MESSAGING = {"RECONCILE_INTERVAL": 2.0}
         await peers.connect(acme, "bob")
         running = hub_of_this_loop()
@@ -292,8 +292,8 @@ class TestHowOften:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
-    @pytest.mark.usefixtures("running")
-    async def test_as_set_while_the_layer_works(self, clock: Clock) -> None:
+    async def test_as_set_while_the_layer_works(self, clock: Clock, running: Hub) -> None:
+        assert running.link.is_whole
         assert [await clock.round() for _ in range(3)] == [2.0, 2.0, 2.0]
 
     async def test_more_often_while_it_does_not_and_as_set_again_after(self, clock: Clock, running: Hub) -> None:
