@@ -147,8 +147,9 @@ def test_joins_of_late_are_those_of_who_is_still_there(acme: Tenant, globex: Ten
 
 
 async def test_a_thousand_tenants_take_a_few_statements(
-    acme: Tenant, globex: Tenant, peers: Peers, watch: Watch, monkeypatch: pytest.MonkeyPatch
+    acme: Tenant, globex: Tenant, peers: Peers, watch: Watch, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    settings.TENANT_MESSAGING = {"RECONCILE_INTERVAL": 3600}
     monkeypatch.setattr(comparison, "MAX_TENANTS", 1)
     for tenant in (acme, globex):
         await peers.connect(tenant, "bob")
@@ -291,8 +292,8 @@ class TestHowOften:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
-    @pytest.mark.usefixtures("running")
-    async def test_as_set_while_the_layer_works(self, clock: Clock) -> None:
+    async def test_as_set_while_the_layer_works(self, clock: Clock, running: Hub) -> None:
+        assert running.link.is_whole
         assert [await clock.round() for _ in range(3)] == [2.0, 2.0, 2.0]
 
     async def test_more_often_while_it_does_not_and_as_set_again_after(self, clock: Clock, running: Hub) -> None:

@@ -396,3 +396,11 @@ async def test_a_hub_stops_once_and_leaves_nothing(
     await bob.task
     assert asyncio.all_tasks() - before <= {asyncio.current_task()}
     assert (dict(stopping.sockets), stopping.schemas()) == ({}, [])
+
+
+async def test_a_hub_that_stops_leaves_the_loops_own_alone(acme: Tenant, peers: Peers, other_process: Hub) -> None:
+    alice = await peers.connect(acme, "alice")
+    running = hub_of_this_loop()
+    await other_process.stop()
+    assert hub_of_this_loop() is running
+    await alice.ask("ping")

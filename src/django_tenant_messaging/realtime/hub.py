@@ -128,7 +128,8 @@ class Hub:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self.link.stop()
-        _hubs.pop(self.loop, None)
+        if _hubs.get(self.loop) is self:
+            del _hubs[self.loop]
 
     def spawn(self, work: Any) -> None:
         """Run a coroutine in the background, as long as the hub runs."""
