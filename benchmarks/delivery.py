@@ -131,9 +131,10 @@ def text_of_all(report: dict[str, Any], results: Results, judged: list[Target], 
     """Everything that was printed, with where and when."""
     machine = report["machine"]
     where = f"{report['date'][:10]}, {machine['cores']} cores of {machine['processor']}, {machine['system']}"
+    long = f"Each load lasts {size.load:g} s."
     what = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
     tables = [text_of_one(one, results[one.name], size) for one in SCENARIOS if results.get(one.name)]
-    return "\n".join([where, what, "", *tables, target_table(judged), ""])
+    return "\n".join([where, what, long, "", *tables, target_table(judged), ""])
 
 
 def circumstances() -> dict[str, Any]:

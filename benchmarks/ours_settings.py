@@ -9,6 +9,4 @@ from example.settings import *  # noqa: F403
 
 DEBUG = False
 NEVER_REACHED = (1_000_000, 1_000_000)
-TENANT_MESSAGING = {
-    f"RATE_LIMIT_{what}": NEVER_REACHED for what in ("CONNECT", "SOCKET", "USER", "ROOM", "TENANT")
-}
+TENANT_MESSAGING = {f"RATE_LIMIT_{what}": NEVER_REACHED for what in ("CONNECT", "SOCKET", "USER", "ROOM", "TENANT")}

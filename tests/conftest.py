@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 from example.services import LocalRedis
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from tests.harness.server import Server
     from tests.harness.spare import OwnMigrations
     from tests.harness.tenants import Tenant
+
+# How long an example takes says more of the machine than of the code.
+hypothesis.settings.register_profile("project", deadline=None)
+hypothesis.settings.load_profile("project")
 
 CI = os.environ.get("CI") == "true"
 

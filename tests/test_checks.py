@@ -157,6 +157,12 @@ WRONG: list[tuple[str, Any, str]] = [
     ("HEARTBEAT_INTERVAL", float("nan"), "a number of seconds, 0.1 or more"),
     ("HEARTBEAT_INTERVAL", float("inf"), "a number of seconds, 0.1 or more"),
     ("HEARTBEAT_INTERVAL", True, "a number of seconds, 0.1 or more"),
+    ("STATEMENT_TIMEOUT", 0, "a number of seconds, 0.1 or more, or None"),
+    ("LOCK_TIMEOUT", "5s", "a number of seconds, 0.1 or more, or None"),
+    *(
+        ("RATE_LIMIT_USER", value, "a pair of numbers (rate above 0, burst of 1 or more), or None")
+        for value in (20, (20,), (0, 5), (1, 0), (1, True), ("1", 5), (float("inf"), 5), (1, float("nan")), (1, 2, 3))
+    ),
     ("NEW_MEMBERS_SEE_HISTORY", 1, "True or False"),
     ("CHANNEL_LAYER", "", "a non-empty string"),
     ("ALLOWED_ORIGINS", "https://app.example.com", "a list of origins"),
@@ -244,6 +250,11 @@ def test_tenant_types_are_checked_like_tenant_apps() -> None:
         types["firm"]["APPS"].append("django_tenant_messaging")
         types["main"]["APPS"].clear()
         assert found() == []
+
+
+def test_limits_may_be_pairs_of_any_kind_or_none() -> None:
+    assert not_accepted(RATE_LIMIT_USER=[0.5, 10], RATE_LIMIT_ROOM=(1, 1.5), LOCK_TIMEOUT=None) == []
+    assert not_accepted(RATE_LIMIT_TENANT=None, RATE_LIMIT_SOCKET=None, RATE_LIMIT_CONNECT=(10_000, 1)) == []
 
 
 def test_defaults_are_accepted() -> None:

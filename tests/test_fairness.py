@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from django_tenant_messaging.tenancy.fairness import FairThreads, QueueFull
@@ -121,6 +121,7 @@ def test_one_that_ends_may_make_room_for_two(make: Callable[..., FairThreads], g
     assert results(futures) == ["through"] * 6
 
 
+@settings(deadline=None)
 @given(
     size=st.integers(1, 5),
     calls=st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans()), max_size=60),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import accumulate
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from django_tenant_messaging.exceptions import RateLimited
@@ -43,6 +43,7 @@ def taken(bucket: TokenBucket, moves: list[tuple[float, float]]) -> list[tuple[f
 # A bucket
 
 
+@settings(deadline=None)
 @given(limit=some_limits, moves=steps)
 def test_never_more_than_the_burst_and_the_rate_in_any_window(limit: Limit, moves: list[tuple[float, float]]) -> None:
     granted = taken(TokenBucket(limit), moves)
@@ -52,6 +53,7 @@ def test_never_more_than_the_burst_and_the_rate_in_any_window(limit: Limit, move
             assert total <= limit.burst + limit.rate * (end - start + ROUNDING)
 
 
+@settings(deadline=None)
 @given(limit=some_limits, moves=steps, wanted=st.floats(0.1, 20), lost=st.floats(0, 50_000))
 def test_the_time_to_wait_is_enough_and_not_longer_than_needed(
     limit: Limit, moves: list[tuple[float, float]], wanted: float, lost: float
@@ -67,6 +69,7 @@ def test_the_time_to_wait_is_enough_and_not_longer_than_needed(
     assert seconds <= 2 * limit.burst / limit.rate + MAX_DEBT + ROUNDING
 
 
+@settings(deadline=None)
 @given(limit=some_limits, moves=steps, lost=st.floats(0, 50_000), more=steps)
 def test_what_others_took_never_makes_more_available(
     limit: Limit, moves: list[tuple[float, float]], lost: float, more: list[tuple[float, float]]
@@ -140,6 +143,7 @@ def test_the_longest_wait_is_told() -> None:
     found.check([(ALICE, 1), (ROOM, 1), (TENANT, 1)], START + 2.0)
 
 
+@settings(deadline=None)
 @given(rate=rates, burst=bursts, pause=st.floats(0, 5), tokens=st.floats(0.1, 20))
 def test_the_time_that_is_told_is_enough_and_rounded_by_a_millisecond_at_most(
     rate: float, burst: float, pause: float, tokens: float
@@ -248,6 +252,7 @@ def test_what_another_release_or_other_settings_report_is_passed_over() -> None:
     assert len(found) == 1
 
 
+@settings(deadline=None)
 @given(
     processes=st.integers(2, 6),
     limit=st.builds(Limit, st.floats(1, 100), st.floats(5, 100)),

@@ -391,6 +391,19 @@ class TestAsTold:
             await settle()
         assert process.link.is_whole
 
+    async def test_a_subscription_that_failed_is_made_up_for(self, process: Process, layer: ToldLayer) -> None:
+        """What arrives by the others says nothing of it."""
+        layer.fails.add("group_add")
+        await process.link.subscribe("globex")
+        for _ in range(3):
+            await process.link.probe()
+            await settle()
+        assert is_whole(process) is False
+        layer.fails.clear()
+        await process.link.repair()
+        assert is_whole(process) is True
+        assert group_of("globex") in layer.inner.groups
+
     async def test_a_failing_receive_keeps_the_channel(
         self, process: Process, layer: ToldLayer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -401,8 +414,11 @@ class TestAsTold:
         await process.link.probe()
         await until(lambda: not process.link.is_whole)
         layer.fails.clear()
-        await process.looked_after(lambda: process.link.is_whole)
+        # What fails to receive may have forgotten all else.
+        layer.inner.groups.clear()
+        await process.link.repair()
         await self.heard(process, 2)
+        await process.looked_after(lambda: process.link.is_whole)
         assert len(layer.channels) == 1
 
     async def test_a_message_that_can_not_be_handled_ends_nothing(
@@ -453,6 +469,15 @@ class TestAsTold:
         await settle()
         assert layer.sent("acme") == [1, 3]
         assert layer.sent("globex") == []
+
+    async def test_it_makes_up_for_subscriptions_by_itself(self, start: Any, layer: ToldLayer, settings: Any) -> None:
+        settings.TENANT_MESSAGING = {"RECONCILE_INTERVAL": 0.1}
+        process = start(layer)
+        await process.link.subscribe("acme")
+        layer.fails.add("group_add")
+        await process.link.subscribe("globex")
+        layer.fails.clear()
+        await until(lambda: group_of("globex") in layer.inner.groups)
 
     async def test_it_looks_after_itself(self, start: Any, layer: ToldLayer, settings: Any) -> None:
         settings.TENANT_MESSAGING = {"RECONCILE_INTERVAL": 0.1}

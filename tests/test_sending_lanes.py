@@ -20,6 +20,7 @@ from django_tenant_messaging.actions import Draft, sending
 from django_tenant_messaging.exceptions import Conflict, Invalid, NotFound, Unavailable
 from django_tenant_messaging.models import Membership, Message, RoomCounter
 from django_tenant_messaging.realtime import hub, publisher
+from django_tenant_messaging.realtime import sending as realtime_sending
 from django_tenant_messaging.realtime.commands import MAX_UNANSWERED
 from django_tenant_messaging.realtime.hub import hub_of_this_loop
 from django_tenant_messaging.realtime.sending import MAX_BATCH, MAX_STATEMENTS, Sends
@@ -255,23 +256,46 @@ class TestBatches:
         assert [len(statement) for statement in statements] == [1, MAX_BATCH, MAX_BATCH, 50]
         assert sender.contents == [f"{number}" for number in range(251)]
 
-    async def test_a_statement_has_a_bounded_size(self, sender: Sender, hold: Hold, statements: list[Any]) -> None:
-        rooms = list(range(1, 10))
+    async def test_a_statement_has_a_bounded_number_of_rooms(
+        self, sender: Sender, rooms: list[int], hold: Hold, statements: list[Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(realtime_sending, "MAX_BATCH", 4)
         await hold.table()
         for room in rooms[:MAX_STATEMENTS]:
             sender.send("first", room=room)
         await hold.blocked(MAX_STATEMENTS)
-        for number in range(320):
-            sender.send(f"{number:010000}", room=rooms[number % 9])
-        await hold.end()
-        await sender.answered(322)
-        sizes = [sum(len(content) for _room, content in statement) for statement in statements]
-        assert max(sizes) < 1_300_000
         for room in rooms:
+            sender.send("second", room=room)
+        await hold.end()
+        await sender.answered(MAX_STATEMENTS + len(rooms))
+        assert max(len(statement) for statement in statements) == 4
+
+    @pytest.mark.parametrize("number_of_rooms", [1, 7])
+    async def test_a_statement_has_a_bounded_size(
+        self,
+        number_of_rooms: int,
+        sender: Sender,
+        rooms: list[int],
+        hold: Hold,
+        statements: list[Any],
+        settings: Any,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        settings.TENANT_MESSAGING = {"MAX_CONTENT_LENGTH": 50_000}
+        monkeypatch.setattr(realtime_sending, "MAX_BATCH_CHARACTERS", 200_000)
+        await hold.table()
+        for room in rooms[-MAX_STATEMENTS:]:
+            sender.send("first", room=room)
+        await hold.blocked(MAX_STATEMENTS)
+        for number in range(28):
+            sender.send(f"{number:050000}", room=rooms[number % number_of_rooms])
+        await hold.end()
+        await sender.answered(MAX_STATEMENTS + 28)
+        sizes = [sum(len(content) for _room, content in statement) for statement in statements]
+        assert max(sizes) == 200_000
+        for room in rooms[:number_of_rooms]:
             contents = await run_in_tenant("acme", timeline, room)
-            assert contents == [content for content in contents if content == "first"] + sorted(
-                content for content in contents if content != "first"
-            )
+            assert contents == sorted(contents)
 
     async def test_order_of_each_room_whoever_sends(self, sender: Sender, rooms: list[int]) -> None:
         dice = random.Random(7)  # noqa: S311 - the same course each time
@@ -293,22 +317,23 @@ class TestBatches:
             assert of_room == list(enumerate(sent[room], 1))
 
     async def test_a_flooded_room_leaves_the_others_their_part(
-        self, sender: Sender, rooms: list[int], hold: Hold
+        self, sender: Sender, rooms: list[int], hold: Hold, statements: list[Any]
     ) -> None:
         await hold.table()
-        sender.send("first")
-        await hold.blocked(1)
-        for number in range(1_000):
-            sender.send(f"flood {number}")
-        sender.send("second", room=2)
-        await hold.blocked(2)
-        for room in rooms[2:]:
+        for room in rooms[:MAX_STATEMENTS]:
+            sender.send("first", room=room)
+        await hold.blocked(MAX_STATEMENTS)
+        flooded, *others = rooms[MAX_STATEMENTS:]
+        for number in range(500):
+            sender.send(f"flood {number}", room=flooded)
+        for room in others:
             for number in range(5):
                 sender.send(f"{number}", room=room)
         await hold.end()
-        await sender.until(lambda: Counter(content.split()[0] for content in sender.contents)["4"] == 7)
-        assert Counter(content.split()[0] for content in sender.contents)["flood"] <= 2 * MAX_BATCH
-        await sender.answered(1_037)
+        await sender.answered(MAX_STATEMENTS + 500 + 5 * len(others))
+        share = MAX_BATCH // (1 + len(others))
+        following = Counter(room for room, _content in statements[MAX_STATEMENTS])
+        assert following == {flooded: share, **dict.fromkeys(others, 5)}
 
     async def test_nothing_is_kept_when_all_is_answered(self, sender: Sender) -> None:
         for number in range(5):
@@ -585,15 +610,18 @@ class TestLockedRows:
                 sender.send(f"{number}", room=room)
         await sender.answered(3)
         assert {answer.message.room_id for _content, answer in sender.answers} == {9}
-        await hold.blocked(2)
+        assert len(await hold.blocked(2)) == 2
+        # They leave a thread to those that aren't locked.
+        sender.send("3", room=9)
+        await sender.answered(4)
         assert len(await hold.blocked(2)) == 2
         await hold.end()
-        await sender.answered(27)
-        for room in rooms:
+        await sender.answered(28)
+        for room in rooms[:-1]:
             assert await run_in_tenant("acme", timeline, room) == ["0", "1", "2"]
 
     async def test_a_room_that_is_always_locked_keeps_no_other_from_its_turn(
-        self, sender: Sender, hold: Hold, settings: Any
+        self, sender: Sender, hold: Hold, settings: Any, statements: list[Any]
     ) -> None:
         """As two busy rooms that other processes write to: they wait, are written to, and are met locked again."""
         settings.TENANT_MESSAGING = {"DATABASE_THREADS": 4}
@@ -609,6 +637,10 @@ class TestLockedRows:
 
         sender.on_answer = go_on
         sender.send("starving", room=2)
+        lane = sender.sends._lanes["acme"]
+        async with asyncio.timeout(PATIENCE):
+            while lane._statements or len(statements) < 3:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
         await hold.end()
         await sender.until(lambda: "starving" in sender.contents)
         assert len(sender.answers) < 100

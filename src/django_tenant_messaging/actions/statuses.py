@@ -72,19 +72,15 @@ def store_connections(
     with transaction.atomic(using=TENANT_DATABASE):
         changed: list[tuple[AbstractBaseUser, bool]] = []
         if comers:
-            changed += [(comers[key], True) for key in _count_in(list(comers), process=process)]
+            # Locked in one go and in one order: another process may store the same users the other way round.
+            insert_statuses(list(comers))
+            statuses = UserStatus.objects.filter(user_id__in=[*comers, *leavers])
+            was_online = statuses.order_by("pk").select_for_update().values_list("user_id", "is_online")
+            changed += [(comers[key], True) for key, is_online in was_online if key in comers and not is_online]
+            renew_connections(list(comers), process=process)
         if leavers:
             changed += [(leavers[key], False) for key in _count_out(list(leavers), process=process)]
         _announce(changed)
-
-
-def _count_in(user_keys: list[Any], *, process: str) -> list[Any]:
-    """Store that users are connected, and return those who were offline before."""
-    statuses = UserStatus.objects.filter(user_id__in=user_keys)
-    insert_statuses(user_keys)
-    was_online = dict(statuses.order_by("pk").select_for_update().values_list("user_id", "is_online"))
-    renew_connections(user_keys, process=process)
-    return [key for key, is_online in was_online.items() if not is_online]
 
 
 def _count_out(user_keys: list[Any], *, process: str) -> list[Any]:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ..payloads import ClientFrame
     from .socket import Socket
 
-LONGEST_PAUSE = 1.0
-"""Seconds for which a socket isn't read after a refusal, at most."""
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
+"""Seconds for which a socket isn't read after a refusal: ``retry_after``, within these bounds."""
 _numbers = count()
 
 

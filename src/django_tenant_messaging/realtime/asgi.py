@@ -16,7 +16,7 @@ from ..payloads import PROTOCOL, HelloFrame, RoomPayload, UserPayload, parse_fra
 from ..selectors import user_ref
 from ..signals import tenant_refused
 from ..tenancy import close_executor, public_schema, run_in_tenant
-from .allowance import LONGEST_PAUSE, Allowance, charge_handshake
+from .allowance import LONGEST_PAUSE, SHORTEST_PAUSE, Allowance, charge_handshake
 from .close_codes import CloseCode
 from .commands import Commands
 from .draining import TerminationGuard
@@ -227,7 +227,7 @@ class _Connection:
             logger.info("[%s] A socket of user %s was closed: it sends too much.", socket.schema_name, socket.user_id)
             socket.close(CloseCode.RATE_LIMITED)
         else:
-            await asyncio.sleep(min(error.retry_after, LONGEST_PAUSE))
+            await asyncio.sleep(min(max(error.retry_after, SHORTEST_PAUSE), LONGEST_PAUSE))
 
 
 class Refusal(NamedTuple):

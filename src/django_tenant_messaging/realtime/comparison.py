@@ -8,10 +8,10 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections, transaction
+from django.db import OperationalError, connections, transaction
 
 from ..conf import messaging_settings
-from ..exceptions import MessagingError, TenantNotReady
+from ..exceptions import MessagingError, TenantNotReady, Unavailable
 from ..selectors import Asked, Heads, read_heads
 from ..tenancy import TENANT_DATABASE, public_schema, require_ready, run_in_tenant
 
@@ -24,6 +24,8 @@ MAX_TENANTS = 100
 """Most tenants of one statement."""
 LOCK_TIMEOUT = "250ms"
 """How long the statement for several tenants waits for the tables of one, before each is asked by itself."""
+LOCKED_OR_SLOW = {"55P03", "57014"}
+"""What PostgreSQL says of a statement that was ended for its timeout: it may be one tenant's fault."""
 
 
 class Comparison:
@@ -64,6 +66,8 @@ class Comparison:
             some = {schema_name: asked[schema_name] for schema_name in names[start : start + MAX_TENANTS]}
             try:
                 heads = await run_in_tenant(public_schema(), _read_together, some)
+            except Unavailable as error:
+                logger.warning("Comparing %s tenants with the database failed: %s", len(some), error)
             except Exception as error:  # noqa: BLE001 - each is told its own below
                 logger.debug("Comparing %s tenants together failed: %r", len(some), error)
                 for schema_name, of_tenant in some.items():
@@ -100,7 +104,16 @@ class Comparison:
 def _read_together(asked: dict[str, Asked]) -> dict[str, Heads]:
     for schema_name in asked:
         require_ready(schema_name)
-    with transaction.atomic(using=TENANT_DATABASE):
-        with connections[TENANT_DATABASE].cursor() as cursor:
-            cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-        return read_heads(asked)
+    try:
+        with transaction.atomic(using=TENANT_DATABASE):
+            with connections[TENANT_DATABASE].cursor() as cursor:
+                cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+            return read_heads(asked)
+    except OperationalError as error:
+        if getattr(error.__cause__, "sqlstate", None) in LOCKED_OR_SLOW:
+            raise _OneKeepsWaiting from error
+        raise
+
+
+class _OneKeepsWaiting(Exception):
+    """A tenant of several can't be asked in time."""

@@ -115,14 +115,11 @@ class RoomFeed:
         """Take what was read from the database after a position."""
         if self.head is None or self.head != after:
             return
-        # Who joined within the part that was missed, and was here before, had left: that is stored no more, and neither
-        # is what they may not see of it.
-        joined = {user_id: hint.seq for hint in hints for user_id in hint.joined}
-        if joined:
-            for socket, seat in list(self.sockets.items()):
-                if joined.get(socket.user_id, 0) > (after if seat.is_live else seat.position):
-                    socket.drop_room(self.room_id)
-                    self._on_return(socket)
+        # Who joined meanwhile, and was here before, had left: what is read may hold what was written in between.
+        for socket, seat in list(self.sockets.items()) if changes.joined else ():
+            if changes.joined.get(socket.user_id, 0) > (after if seat.is_live else seat.position):
+                socket.drop_room(self.room_id)
+                self._on_return(socket)
         end = hints[-1].seq if hints else after
         if changes.seq > end:
             hints = [*hints, skip_to(self.schema_name, self.room_id, after=end, seq=changes.seq)]

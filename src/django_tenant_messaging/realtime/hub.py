@@ -91,6 +91,7 @@ class Hub:
         self.sockets: dict[tuple[str, str], set[Socket]] = defaultdict(set)
         self.is_draining = False
         """Whether the process is about to stop, so that nobody is let in."""
+        self._is_running = False
         self._schemas: dict[str, int] = {}
         self._catch_up = CatchUp(self._on_return)
         self._comparison = Comparison(self)
@@ -100,6 +101,7 @@ class Hub:
 
     def start(self) -> None:
         """Begin the background work."""
+        self._is_running = True
         Hub.running += 1
         self.link.start()
         self.spawn(self._comparison.run_forever())
@@ -109,8 +111,11 @@ class Hub:
 
     async def stop(self) -> None:
         """Finish the sends that are on their way, close the sockets for a restart, store that their users are gone, and
-        end the background work.
+        end the background work. A second time does nothing.
         """
+        if not self._is_running:
+            return
+        self._is_running = False
         Hub.running -= 1
         self.is_draining = True
         await self.sends.finished(STOP_PATIENCE)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SUBSCRIBE_TIMEOUT = 1.0
+SUBSCRIBE_TIMEOUT = 3.0
 PUBLISH_TIMEOUT = 2.0
 MAX_WAITING = 10_000
 MAX_HINTS = 200
@@ -88,8 +88,9 @@ class LayerLink:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def subscribe(self, schema_name: str) -> None:
-        """Subscribe to a tenant; returns after a second at the latest, whether the layer answered or not. A layer that
-        is known to be down is left to the next repair.
+        """Subscribe to a tenant; returns within ``SUBSCRIBE_TIMEOUT``, whether the layer answered or not.
+
+        A layer that is known to be down is left to the next repair.
         """
         group = group_of(schema_name)
         self._wanted.add(group)

@@ -102,3 +102,5 @@ class PresenceKeeper:
                     await run_in_tenant(schema_name, expire_connections)
                 except MessagingError as error:
                     logger.warning("[%s] Online statuses couldn't be renewed: %s", schema_name, error)
+                except Exception:
+                    logger.exception("[%s] Online statuses couldn't be renewed.", schema_name)

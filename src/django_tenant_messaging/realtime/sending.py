@@ -135,9 +135,10 @@ class Lane:
             room_id = next(iter(self._pending))
             waiting = self._taken[room_id] = self._pending.pop(room_id)
             for _ in range(min(share, len(waiting))):
-                request = waiting.popleft()
-                characters += len(request.draft.content)
-                batch.append(request)
+                batch.append(waiting.popleft())
+                characters += len(batch[-1].draft.content)
+                if characters >= MAX_BATCH_CHARACTERS:
+                    break
         return batch
 
     async def _write(self, batch: list[Request]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth import get_user_model
@@ -16,7 +16,7 @@ from .messages import load_messages
 from .users import user_ref, username_field
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from ..types import UserRef
 
@@ -27,11 +27,15 @@ RECENT_JOIN_SECONDS = 60
 class Changes:
     """What happened in a room after a position. The events bring a reader to ``seq``; ``complete`` says whether that
     is the room's head.
+
+    ``joined`` says of the users (by id) who joined after the position when they last did so, also past ``seq``. Who was
+    a member before must have left in between: of leaving and joining again only the joining is stored.
     """
 
     events: tuple[TimelineEvent, ...]
     seq: int
     complete: bool
+    joined: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +70,11 @@ def read_changes(room_id: int, *, after: int, limit: int) -> Changes:
     messages = messages[:limit]
     end = head if complete else messages[-1].changed_seq
     schema_name = current_schema()
+    members = _changed_members(room_id, after)
     events: dict[int, TimelineEvent] = {
         seq: MembersChanged(schema_name, room_id, seq, seq - 1, tuple(joined), tuple(left))
-        for seq, (joined, left) in _member_changes(room_id, after, end).items()
+        for seq, (joined, left) in _comings_and_goings(members).items()
+        if seq <= end
     }
     if after < renamed_seq <= end:
         events[renamed_seq] = RoomRenamed(schema_name, room_id, renamed_seq, renamed_seq - 1, name)
@@ -76,13 +82,18 @@ def read_changes(room_id: int, *, after: int, limit: int) -> Changes:
         seq = message.changed_seq
         kind = MessagePosted if seq == message.seq else MessageChanged
         events[seq] = kind(schema_name, room_id, seq, seq - 1, message)
-    return Changes(tuple(_chained(events, after)), end, complete)
+    joined = {str(row.user_id): row.joined_seq for row in members if row.joined_seq > after}
+    return Changes(tuple(_chained(events, after)), end, complete, joined)
 
 
-def _member_changes(room_id: int, after: int, end: int) -> dict[int, tuple[list[UserRef], list[UserRef]]]:
+def _changed_members(room_id: int, after: int) -> list[Membership]:
+    rows = Membership.objects.filter(room_id=room_id, changed_seq__gt=after).select_related("user")
+    return list(rows.only("changed_seq", "joined_seq", "left_seq", f"user__{username_field()}"))
+
+
+def _comings_and_goings(members: Iterable[Membership]) -> dict[int, tuple[list[UserRef], list[UserRef]]]:
     changes: dict[int, tuple[list[UserRef], list[UserRef]]] = defaultdict(lambda: ([], []))
-    rows = Membership.objects.filter(room_id=room_id, changed_seq__gt=after, changed_seq__lte=end)
-    for row in rows.select_related("user").only("changed_seq", "left_seq", f"user__{username_field()}"):
+    for row in members:
         joined, left = changes[row.changed_seq]
         (joined if row.left_seq is None else left).append(user_ref(row.user))
     return changes
@@ -111,6 +122,7 @@ def read_heads(asked: Mapping[str, Asked]) -> dict[str, Heads]:
             f"SELECT {number}, room_id, last_seq, NULL FROM {schema}.{counter} WHERE room_id = ANY(%s::bigint[])"
             f" UNION ALL SELECT {number}, room_id, NULL, user_id::text FROM {schema}.{member}"
             f" WHERE joined_at > clock_timestamp() - make_interval(secs => %s) AND user_id = ANY(%s::{key_type}[])"
+            " AND left_seq IS NULL"
         )
         parameters += [list(of_tenant.room_ids), RECENT_JOIN_SECONDS, list(of_tenant.user_keys)]
     heads = [Heads({}, set()) for _ in asked]

@@ -1,0 +1,351 @@
+"""Comparing with the database: one statement for all tenants, none of which keeps another waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from django.db import connection
+
+from django_tenant_messaging import actions
+from django_tenant_messaging.models import RoomCounter
+from django_tenant_messaging.realtime import catchup, comparison, following, hub
+from django_tenant_messaging.realtime.comparison import MAX_TENANTS, Comparison
+from django_tenant_messaging.realtime.hub import Hub, hub_of_this_loop
+from django_tenant_messaging.selectors import Asked, read_heads
+from django_tenant_messaging.tenancy import public_schema, run_in_tenant
+from tests.harness.breaking import locked_table
+from tests.harness.queries import queries
+from tests.test_delivery import LossyLayer, got, write
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from tests.harness.peer import Peers
+    from tests.harness.tenants import Tenant
+
+ROOM = 1
+COUNTERS = RoomCounter._meta.db_table
+PATIENCE = 20.0
+
+
+@pytest.fixture
+def rooms(acme: Tenant, globex: Tenant, people: tuple[str, ...]) -> None:
+    """Room 1 with everybody in both tenants."""
+    for tenant in (acme, globex):
+        with tenant.activated():
+            first, *others = (tenant.users[name] for name in people)
+            assert actions.create_room(first, name="team", members=others).pk == ROOM
+
+
+pytestmark = pytest.mark.usefixtures("rooms")
+
+
+@pytest.fixture
+def layer(monkeypatch: pytest.MonkeyPatch) -> LossyLayer:
+    """It loses everything but the probes: only the comparison finds what other processes wrote."""
+    layer = LossyLayer()
+    layer.fate = lambda message: int(message["type"] == "messaging.probe")
+    monkeypatch.setattr("django_tenant_messaging.realtime.link.get_channel_layer", lambda _alias: layer)
+    return layer
+
+
+@pytest.fixture
+async def other_process(layer: LossyLayer, settings: Any, peers: Peers) -> AsyncIterator[Hub]:
+    """The hub of a process that learns of what others write by comparing alone."""
+    settings.TENANT_MESSAGING = {"RECONCILE_INTERVAL": 0.05}
+    hub = Hub()
+    hub.start()
+    yield hub
+    for peer in peers.opened:
+        await peer.close()
+    await hub.stop()
+
+
+class Watch:
+    """What was read, by whom for whom."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reads: list[tuple[str, str]] = []
+        self.compared: list[tuple[str, ...]] = []
+        for module in (hub, following, catchup):
+            monkeypatch.setattr(module, "run_in_tenant", self._noting(module.run_in_tenant))
+        monkeypatch.setattr(comparison, "read_heads", self._reading)
+        self._changed = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def _noting(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        async def noting(schema_name: str, function: Any, *args: Any, **kwargs: Any) -> Any:
+            self.reads.append((schema_name, getattr(function, "__name__", repr(function))))
+            return await run(schema_name, function, *args, **kwargs)
+
+        return noting
+
+    def _reading(self, asked: Any) -> Any:
+        found = read_heads(asked)
+        self.compared.append(tuple(sorted(asked)))
+        self._loop.call_soon_threadsafe(self._changed.set)
+        return found
+
+    async def compared_again(self, number: int) -> None:
+        """Wait for so many more comparisons that went well."""
+        number += len(self.compared)
+        async with asyncio.timeout(PATIENCE):
+            while len(self.compared) < number:
+                self._changed.clear()
+                await self._changed.wait()
+
+
+@pytest.fixture
+async def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
+    return Watch(monkeypatch)
+
+
+async def test_all_tenants_of_a_process_are_compared_by_one_statement(
+    acme: Tenant, globex: Tenant, peers: Peers, watch: Watch, other_process: Hub
+) -> None:
+    here, there = [await peers.connect(tenant, "bob", hub=other_process) for tenant in (acme, globex)]
+    await watch.compared_again(2)
+    assert watch.compared[-1] == ("acme", "globex")
+    await write(acme, "here")
+    await write(globex, "there")
+    await got(here, "here")
+    await got(there, "there")
+    await watch.compared_again(3)
+    assert set(watch.compared[-3:]) == {("acme", "globex")}
+
+
+def test_it_is_one_query(acme: Tenant, globex: Tenant) -> None:
+    asked = {
+        tenant.schema_name: Asked([ROOM], [user.pk for user in tenant.users.values()]) for tenant in (acme, globex)
+    }
+    with queries() as made:
+        heads = read_heads(asked)
+    assert len(made) == 1
+    assert {schema_name: found.seqs for schema_name, found in heads.items()} == {"acme": {1: 0}, "globex": {1: 0}}
+
+
+def test_joins_of_late_are_those_of_who_is_still_there(acme: Tenant, globex: Tenant) -> None:
+    users = acme.users
+    with acme.activated():
+        actions.remove_member(users["alice"], room_id=ROOM, user=users["bob"])
+        dave = acme.create_user("dave")
+        actions.add_members(users["alice"], room_id=ROOM, users=[dave])
+    asked = {
+        "acme": Asked([ROOM], [users["bob"].pk, dave.pk]),
+        "globex": Asked([ROOM], [globex.users["bob"].pk]),
+    }
+    heads = read_heads(asked)
+    assert heads["acme"].joins == {(str(dave.pk), ROOM)}
+    assert heads["globex"].joins == {(str(globex.users["bob"].pk), ROOM)}
+    assert heads["acme"].seqs == {ROOM: 2}
+
+
+async def test_a_thousand_tenants_take_a_few_statements(
+    acme: Tenant, globex: Tenant, peers: Peers, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "MAX_TENANTS", 1)
+    for tenant in (acme, globex):
+        await peers.connect(tenant, "bob")
+    watch.compared.clear()
+    await Comparison(hub_of_this_loop())._compare()
+    assert watch.compared == [("acme",), ("globex",)]
+    assert MAX_TENANTS == 100
+
+
+async def test_nothing_is_read_when_nothing_changed(
+    acme: Tenant, globex: Tenant, peers: Peers, watch: Watch, other_process: Hub
+) -> None:
+    """Not for who joined a minute ago and knows it, nor for who has left again."""
+    for tenant in (acme, globex):
+        for name in ("alice", "bob"):
+            await peers.connect(tenant, name, hub=other_process)
+    users = acme.users
+    await run_in_tenant("acme", actions.remove_member, users["alice"], room_id=ROOM, user=users["carol"])
+    carol = await peers.connect(acme, "carol", hub=other_process)
+    assert carol.hello["rooms"] == []
+    await write(acme, "one", sender="alice")
+    await peers.opened[1].until(lambda: peers.opened[1].contents() == ["one"])
+    await watch.compared_again(2)
+    watch.reads.clear()
+    await watch.compared_again(5)
+    assert watch.reads == []
+    await write(globex, "something")
+    await peers.opened[2].until(lambda: peers.opened[2].contents() == ["something"])
+    assert Counter(watch.reads) == {("globex", "read_changes"): 1}
+
+
+async def test_a_locked_tenant_keeps_nobody_waiting_but_itself(
+    acme: Tenant, globex: Tenant, peers: Peers, watch: Watch, other_process: Hub, database_url: str
+) -> None:
+    here, there = [await peers.connect(tenant, "bob", hub=other_process) for tenant in (acme, globex)]
+    await watch.compared_again(1)
+    with locked_table(database_url, "globex", COUNTERS):
+        await write(acme, "one")
+        await got(here, "one")
+        await watch.compared_again(2)
+        await write(acme, "two")
+        await got(here, "one", "two")
+        assert set(watch.compared[-2:]) == {("acme",)}
+    await write(globex, "at last")
+    await got(there, "at last")
+    async with asyncio.timeout(PATIENCE):
+        while watch.compared[-1] != ("acme", "globex"):
+            await watch.compared_again(1)
+
+
+async def test_a_tenant_whose_schema_is_gone_is_closed_and_the_other_is_not(
+    acme: Tenant, globex: Tenant, peers: Peers, watch: Watch, other_process: Hub, database_url: str, settings: Any
+) -> None:
+    settings.TENANT_MESSAGING = {
+        "RECONCILE_INTERVAL": 0.05,
+        "MIGRATION_CHECK_TTL": 0.1,
+        "MIGRATION_RECHECK_INTERVAL": 0.1,
+    }
+    here, there = [await peers.connect(tenant, "bob", hub=other_process) for tenant in (acme, globex)]
+    await watch.compared_again(1)
+    with psycopg.connect(database_url, autocommit=True) as other:
+        other.execute("ALTER SCHEMA globex RENAME TO away")
+        try:
+            await there.until(lambda: there.close_code is not None)
+            await write(acme, "undisturbed")
+            await got(here, "undisturbed")
+        finally:
+            other.execute("ALTER SCHEMA away RENAME TO globex")
+    assert there.close_code == 4503
+
+
+async def test_a_database_that_is_away_is_told_once_for_all_tenants(
+    acme: Tenant,
+    globex: Tenant,
+    peers: Peers,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for tenant in (acme, globex):
+        await peers.connect(tenant, "bob")
+    await hub_of_this_loop().presence.settled(5)
+
+    def ended(*_args: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    monkeypatch.setattr(comparison, "read_heads", ended)
+    comparing = Comparison(hub_of_this_loop())
+    await comparing._compare()
+    assert comparing._alone == set()
+    told = [record.getMessage() for record in caplog.records if record.name == comparison.__name__]
+    assert told == ["Comparing 2 tenants with the database failed: The database did not answer; try again."]
+    monkeypatch.undo()
+    caplog.set_level(logging.WARNING)
+    await comparing._compare()
+
+
+class Clock:
+    """The time as the comparison sees it: it passes by sleeping, and by what a comparison takes."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept: list[float] = []
+        self.rounds = asyncio.Semaphore(0)
+        self.asleep = asyncio.Event()
+
+    def monotonic(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.asleep.set()
+        await self.rounds.acquire()
+        self.now += seconds
+
+    async def round(self) -> float:
+        """Let it sleep until the next time, and return for how long it means to."""
+        self.asleep.clear()
+        self.rounds.release()
+        await self.asleep.wait()
+        return self.slept[-1]
+
+
+class TestHowOften:
+    @pytest.fixture
+    def clock(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
+        clock = Clock()
+        monkeypatch.setattr(comparison, "asyncio", SimpleNamespace(sleep=clock.sleep))
+        monkeypatch.setattr(comparison, "time", clock)
+        return clock
+
+    @pytest.fixture
+    async def running(self, clock: Clock, settings: Any, peers: Peers, acme: Tenant) -> AsyncIterator[Hub]:
+        settings.TENANT_MESSAGING = {"RECONCILE_INTERVAL": 2.0}
+        await peers.connect(acme, "bob")
+        running = hub_of_this_loop()
+        task = asyncio.create_task(Comparison(running).run_forever())
+        await clock.asleep.wait()
+        yield running
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    @pytest.mark.usefixtures("running")
+    async def test_as_set_while_the_layer_works(self, clock: Clock) -> None:
+        assert [await clock.round() for _ in range(3)] == [2.0, 2.0, 2.0]
+
+    async def test_more_often_while_it_does_not_and_as_set_again_after(self, clock: Clock, running: Hub) -> None:
+        running.link._is_down = True
+        assert [await clock.round() for _ in range(3)] == [0.25, 0.25, 0.25]
+        running.link._is_down = False
+        assert await clock.round() == 2.0
+
+    @pytest.mark.parametrize(("takes", "sleeps"), [(0.01, 0.25), (0.1, 0.4), (0.4, 1.6), (3.0, 2.0)])
+    async def test_never_more_than_a_fifth_of_the_time(
+        self, takes: float, sleeps: float, clock: Clock, running: Hub, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def take(*_args: Any) -> dict[str, Any]:
+            clock.now += takes
+            return {}
+
+        monkeypatch.setattr(comparison, "run_in_tenant", take)
+        running.link._is_down = True
+        assert [await clock.round() for _ in range(2)] == [pytest.approx(sleeps)] * 2
+
+    async def test_a_mistake_ends_nothing(
+        self, clock: Clock, running: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def fail() -> None:
+            raise LookupError("a mistake")
+
+        monkeypatch.setattr(running, "tidy", fail)
+        assert [await clock.round() for _ in range(2)] == [2.0, 2.0]
+        assert caplog.text.count("Looking after the sockets failed.") == 2
+
+
+async def test_a_layer_that_hangs_does_not_hold_up_the_comparison(
+    acme: Tenant, peers: Peers, layer: LossyLayer, other_process: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is the time it is made for."""
+    bob = await peers.connect(acme, "bob", hub=other_process)
+
+    async def hang(*_args: Any) -> None:
+        await asyncio.Event().wait()
+
+    for call in ("group_send", "group_add"):
+        monkeypatch.setattr(layer, call, hang)
+    with monkeypatch.context() as patch:
+        # For ever, as far as this test goes.
+        patch.setattr("django_tenant_messaging.realtime.link.PUBLISH_TIMEOUT", 3600)
+        patch.setattr("django_tenant_messaging.realtime.link.SUBSCRIBE_TIMEOUT", 3600)
+        for number in range(3):
+            await write(acme, f"{number}")
+            await bob.until(lambda number=number: len(bob.contents()) > number)  # type: ignore[misc]
+    await got(bob, "0", "1", "2")
+
+
+async def test_who_may_be_asked_of_the_public_schema(acme: Tenant, globex: Tenant) -> None:
+    """The statement names its schemas: it needs no tenant's search path."""
+    heads = await run_in_tenant(public_schema(), read_heads, {"acme": Asked([ROOM, 99], [])})
+    assert heads["acme"].seqs == {ROOM: 0}
