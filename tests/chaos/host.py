@@ -38,8 +38,16 @@ class Host:
         self._tenant_class = Tenant
 
     async def call(self, function: Callable[..., T], *args: Any) -> T:
-        """Run a function in the host's thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+        """Run a function in the host's thread, on a connection that works."""
+
+        def run() -> T:
+            from django.db import connection
+
+            if connection.connection is not None and not connection.is_usable():
+                connection.close()
+            return function(*args)
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, run)
 
     async def close(self) -> None:
         """Give the connection back and end the thread."""

@@ -128,16 +128,16 @@ async def _strike(plan: Plan, scene: Scene) -> None:
             if not waiting:
                 waiting.extend(NEMESES[name] for name in plan.faults)
                 chance.shuffle(waiting)
-            chosen = next((nemesis for nemesis in waiting if nemesis.touches not in touched), None)
+            chosen = next((nemesis for nemesis in waiting if not nemesis.touches & touched), None)
             if chosen is None:
                 await asyncio.sleep(0.2)
                 continue
             waiting.remove(chosen)
-            touched.add(chosen.touches)
+            touched.update(chosen.touches)
             say(f"{chosen.title} ...")
             await chosen.strike(scene)
             await asyncio.sleep(PAUSE)
-            touched.discard(chosen.touches)
+            touched.difference_update(chosen.touches)
 
     async with asyncio.TaskGroup() as rows:
         for _ in range(plan.together):

@@ -16,12 +16,12 @@ Strike = Callable[["Scene"], Awaitable[None]]
 class Nemesis:
     """A fault: `strike` breaks something, waits and repairs it.
 
-    `touches` names what is broken, so that two at once break different things.
+    `touches` names what is broken, or has to be whole, so that two at once break different things.
     """
 
     name: str
     title: str
-    touches: str
+    touches: frozenset[str]
     strike: Strike
 
 
@@ -32,7 +32,7 @@ def nemesis(name: str, title: str, *, touches: str) -> Callable[[Strike], Strike
     """Register a fault."""
 
     def register(strike: Strike) -> Strike:
-        NEMESES[name] = Nemesis(name, title, touches, strike)
+        NEMESES[name] = Nemesis(name, title, frozenset(touches.split()), strike)
         return strike
 
     return register

@@ -24,7 +24,7 @@ MESSAGES = 40
 PATIENCE = 30.0
 
 
-@nemesis("tenant", "A tenant created, migrated, used and dropped", touches="tenants")
+@nemesis("tenant", "A tenant created, migrated, used and dropped", touches="tenants postgres")
 async def come_and_go(scene: Scene) -> None:
     name = f"passing{len(scene.gone) + 1}"
     with scene.fault("tenant"):
