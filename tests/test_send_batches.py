@@ -606,7 +606,8 @@ PLANS = st.lists(
         st.integers(1, 4),
         st.sampled_from(["", "a", "b", "@bob hi", "@alice @carol", "e\u0301", "\0"]),
         st.integers(0, 9),
-        st.none() | st.integers(1, 8),
+        # Of what was there before: a reply to another message of the batch can't name it, ids are known after the commit.
+        st.none() | st.sampled_from([1, 2, 1_000]),
     ),
     min_size=1,
     max_size=14,
@@ -636,7 +637,6 @@ def test_a_batch_does_what_its_messages_do_one_by_one(
             ]
             answers: list[Any] = list(send(drafts)) if is_batch else [one(draft) for draft in drafts]
             outcomes.append(([told_of(answer) for answer in answers], state()))
-    # A reply to another message of the same batch can't name it yet: ids are known after the commit.
     assert outcomes[0] == outcomes[1]
 
 
