@@ -606,7 +606,7 @@ PLANS = st.lists(
         st.integers(1, 4),
         st.sampled_from(["", "a", "b", "@bob hi", "@alice @carol", "e\u0301", "\0"]),
         st.integers(0, 9),
-        # Of what was there before: a reply to another message of the batch can't name it, ids are known after the commit.
+        # Of what was there before: the ids of the batch's own messages are known after the commit.
         st.none() | st.sampled_from([1, 2, 1_000]),
     ),
     min_size=1,
