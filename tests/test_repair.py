@@ -34,7 +34,16 @@ if TYPE_CHECKING:
     from tests.harness.tenants import Tenant
 
 OURS = "django_tenant_messaging_"
-OUR_TABLES = ["chatroom", "membership", "mention", "message", "messagerevision", "notification", "roomcounter", "userstatus"]
+OUR_TABLES = [
+    "chatroom",
+    "membership",
+    "mention",
+    "message",
+    "messagerevision",
+    "notification",
+    "roomcounter",
+    "userstatus",
+]
 untyped: Any = connection
 
 
@@ -191,7 +200,9 @@ def test_a_schema_without_a_tenant_is_told(tenants: Any) -> None:
 # Drifted
 
 
-@pytest.mark.parametrize("table", ["membership", "mention", "messagerevision", "notification", "roomcounter", "userstatus"])
+@pytest.mark.parametrize(
+    "table", ["membership", "mention", "messagerevision", "notification", "roomcounter", "userstatus"]
+)
 def test_a_dropped_table_of_ours_is_as_new(spare: Tenant, globex: Tenant, table: str) -> None:
     drop(spare, OURS + table)
     assert inspect_schema("spare", "").missing_relations == (OURS + table,)
