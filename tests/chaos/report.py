@@ -74,6 +74,8 @@ def summarise(
 ) -> Report:
     """Put the figures together."""
     report = Report(name, notes=dict(notes), complaints=list(complaints))
+    if judgement.times.removals:
+        report.notes["longest seconds from a removal to its client"] = max(judgement.times.removals)
     for receiver in history.receivers:
         _count_events(report, receiver)
     for write in history.writes:

@@ -16,7 +16,7 @@ from tests.chaos.history import History
 from tests.chaos.host import Host
 from tests.chaos.intervals import RECONCILE_INTERVAL
 from tests.chaos.keeping import keep
-from tests.chaos.load import Load, typists
+from tests.chaos.load import Load
 from tests.chaos.nemeses import NEMESES
 from tests.chaos.report import Report, summarise
 from tests.chaos.resources import check_resources, measure
@@ -100,8 +100,7 @@ async def play(plan: Plan, results: Path) -> Report:
             after = await _settled(stage, before)
         finally:
             await host.close()
-        signs = typists(cast.users) | {tenant: frozenset[str]() for tenant, _ in scene.gone}
-        judgement = check(history, truth | scene.gone, latest=LATEST, soon=SOON, signs=signs)
+        judgement = check(history, truth | scene.gone, latest=LATEST, soon=SOON, habits=cast.habits)
         check_resources(before, warm, after, judgement.findings)
         check_growth(soak, judgement.findings)
         scene.notes |= soak.slopes()
@@ -181,7 +180,7 @@ async def _read_pages(scene: Scene) -> None:
 
 async def _before(stage: Stage, cast: Cast) -> Resources:
     """What is held by servers that have served somebody, but serve nobody now."""
-    for client in cast.clients[:: len(cast.users)]:
+    for client in {client.receiver.tenant: client for client in cast.clients}.values():
         for _ in range(3 * len(stage.workers)):
             await visit(client.entrance, polite=True)
     await asyncio.sleep(2 * RECONCILE_INTERVAL + 1)
