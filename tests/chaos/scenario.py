@@ -12,7 +12,7 @@ from tests.chaos.cast import Cast
 from tests.chaos.chance import chance, sleep_until, until
 from tests.chaos.checker import check
 from tests.chaos.client import LostError, RefusedError
-from tests.chaos.history import History
+from tests.chaos.history import Fault, History
 from tests.chaos.host import Host
 from tests.chaos.intervals import RECONCILE_INTERVAL
 from tests.chaos.keeping import keep
@@ -38,6 +38,7 @@ LATEST = 15.0
 SOON = 2 * RECONCILE_INTERVAL
 """Seconds after which delivery has to be as usual again once Redis is back."""
 WARM_UP = 4.0
+STALL = 1.0
 PAUSE = 4.0
 """Seconds between two faults."""
 REST = 6.0
@@ -86,6 +87,7 @@ async def play(plan: Plan, results: Path) -> Report:
         try:
             await cast.prepare(stage, host, history, second_devices=plan.second_devices)
             before = await _before(stage, cast)
+            stalls = asyncio.create_task(_watch_stalls(scene))
             cast.connect()
             assert await until(cast.is_live, HEADS_PATIENCE), "not everybody can connect"
             load.edits = plan.edits
@@ -97,6 +99,7 @@ async def play(plan: Plan, results: Path) -> Report:
             unanswered = await load.stop(ANSWERS_PATIENCE)
             truth = await _calm(scene)
             await cast.leave()
+            stalls.cancel()
             after = await _settled(stage, before)
         finally:
             await host.close()
@@ -146,6 +149,17 @@ async def _strike(plan: Plan, scene: Scene) -> None:
 def say(text: str) -> None:
     """Tell whoever watches how far the run is."""
     print(f"  {strftime('%H:%M:%S')} {text}", flush=True)
+
+
+async def _watch_stalls(scene: Scene) -> None:
+    """Note when the runner itself got no processor time: what its clients then got late wasn't late."""
+    while True:
+        began = monotonic()
+        await asyncio.sleep(STALL / 4)
+        ended = monotonic()
+        if ended - began > STALL:
+            scene.history.faults.append(Fault("stall", began, ended, excuses=True))
+            scene.count("seconds that the runner stalled", ended - began)
 
 
 async def _calm(scene: Scene) -> Truth:

@@ -32,6 +32,8 @@ class Times:
 
     calm: list[float] = field(default_factory=list)
     worst: float = 0.0
+    worst_is: str = ""
+    """Which delivery that was."""
     removals: list[float] = field(default_factory=list)
     """From a removal's acknowledgement until a client that was connected was told."""
     recoveries: dict[str, list[float]] = field(default_factory=dict)
@@ -77,7 +79,13 @@ class _Measuring:
             if fault.resumes and event.at - max(possible, fault.ended) > self._soon:
                 text = f"{where} came {event.at - fault.ended:.1f} s after {fault.name}"
                 self._findings.add("slow_recovery", text)
-        self.times.worst = max(self.times.worst, event.at - possible)
+        if event.at - possible > self.times.worst:
+            began = [
+                f"{event.at - fault.began:.1f} s after {fault.name} began"
+                for fault in self._faults
+                if fault.began < event.at
+            ]
+            self.times.worst, self.times.worst_is = event.at - possible, f"{where} {''.join(began[-1:])}"
         if event.at - possible > self._latest:
             self._findings.add("late", f"{where} came after {event.at - possible:.1f} s")
 
