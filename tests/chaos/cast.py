@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tests.chaos.checker import Habits
 from tests.chaos.client import Client, Entrance
 from tests.chaos.frames import Decoder
 from tests.chaos.history import Receiver
@@ -31,6 +32,14 @@ class Cast:
     cookies: dict[tuple[str, str], str] = field(default_factory=dict)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
+    @property
+    def habits(self) -> dict[str, Habits]:
+        """In each tenant others type and read, and another is never there: seeing someone else do so shows a leak."""
+        return {
+            tenant: Habits(frozenset(self.users[place :: len(TENANTS)]), frozenset({self.users[-1 - place]}))
+            for place, tenant in enumerate(TENANTS)
+        }
+
     def rooms(self, tenant: str) -> list[list[str]]:
         """Members of each room, the owner first. In each tenant others are in the small ones."""
         turned = [*self.users[3:], *self.users[:3]] if tenant != TENANTS[0] else [*self.users]
@@ -47,7 +56,7 @@ class Cast:
             self.cookies |= {(tenant, user): cookie for user, cookie in cookies.items()}
             history.members |= {(tenant, number): frozenset(members) for number, members in enumerate(rooms, 1)}
             for device, users in enumerate((self.users, self.users[:second_devices])):
-                for user in users:
+                for user in set(users) - self.habits[tenant].absent:
                     receiver = Receiver(tenant, user, device)
                     history.receivers.append(receiver)
                     self.clients.append(Client(self.entrance(stage, tenant, user), receiver, decoder))

@@ -16,11 +16,11 @@ from websockets.typing import Origin, Subprotocol
 
 from tests.chaos.chance import chance
 from tests.chaos.frames import Entry, shown
-from tests.chaos.history import Answer, Ended, Got, Page, Sign, Started
+from tests.chaos.history import Answer, Ended, Got, Page, Sign, Started, Told
 
 if TYPE_CHECKING:
     from tests.chaos.frames import Decoder, Frame, Shown
-    from tests.chaos.history import Receiver, Write
+    from tests.chaos.history import Event, Receiver, Write
 
 SUBPROTOCOL = Subprotocol("tenant-messaging.v1")
 FINAL_CODES = frozenset({4400, 4401, 4403, 4404, 4406, 4413})
@@ -211,10 +211,21 @@ class Client:
                 self._catch_up()
             case "room_removed":
                 self._end(frame["room"])
+            case _:
+                self._pass_by(frame)
+
+    def _pass_by(self, frame: dict[str, Any]) -> None:
+        """Take what isn't part of a timeline."""
+        match frame["type"]:
+            case "presence" if frame["is_online"]:
+                self.receiver.online.add(frame["user"]["username"])
+            case "notification":
+                told = frame["notification"]
+                self._note(Told(monotonic(), told["room"], told["message_id"], told["text"]))
             case "typing" | "read":
                 self._note(Sign(monotonic(), frame["type"], frame["room"], frame["user"]["username"]))
 
-    def _note(self, event: Started | Ended | Got | Page | Sign) -> None:
+    def _note(self, event: Event) -> None:
         self.receiver.events.append(event)
 
     def _entry(self, entry: Entry) -> None:
@@ -227,6 +238,7 @@ class Client:
 
     def _hello(self, frame: dict[str, Any]) -> None:
         self._interval = frame["heartbeat_interval"]
+        self.receiver.online.update(user["username"] for user in frame["online"])
         named = {room["id"]: room for room in frame["rooms"]}
         for room_id in set(self.rooms) - set(named):
             self._end(room_id)

@@ -117,7 +117,17 @@ class Sign:
     user: str
 
 
-Event = Started | Ended | Got | Page | Sign
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A receiver was notified of a message."""
+
+    at: float
+    room: int
+    message_id: int
+    text: str
+
+
+Event = Started | Ended | Got | Page | Sign | Told
 
 
 @dataclass(slots=True)
@@ -131,6 +141,8 @@ class Receiver:
     resumed: list[float] = field(default_factory=list)
     lost: list[tuple[float, str]] = field(default_factory=list)
     """When connections ended, and how."""
+    online: set[str] = field(default_factory=set)
+    """Who was ever said to be online."""
     refused: str = ""
     """Why the server wants no further try."""
     is_complete: bool = True

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from tests.chaos.cast import EVERYBODY
 from tests.chaos.chance import chance
 from tests.chaos.history import Write
-from tests.chaos.stage import TENANTS
 
 if TYPE_CHECKING:
     from tests.chaos.cast import Cast
@@ -26,11 +25,6 @@ MENTIONED = 0.1
 """How many messages mention somebody."""
 MAX_OPEN = 30
 """Most writes that one client leaves unanswered."""
-
-
-def typists(users: tuple[str, ...]) -> dict[str, frozenset[str]]:
-    """Who types and reads: in each tenant others, so that a sign of someone else shows a leak."""
-    return {tenant: frozenset(users[place :: len(TENANTS)]) for place, tenant in enumerate(TENANTS)}
 
 
 class Load:
@@ -47,7 +41,6 @@ class Load:
         self._numbers = count(1)
         self._open: dict[Client, set[asyncio.Task[None]]] = defaultdict(set)
         self._done: deque[tuple[Client, Write]] = deque(maxlen=200)
-        self._typists = typists(cast.users)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -141,7 +134,7 @@ class Load:
 
     def _sign(self, client: Client) -> None:
         receiver = client.receiver
-        if receiver.user in self._typists[receiver.tenant]:
+        if receiver.user in self._cast.habits[receiver.tenant].signing:
             room = chance.choice(list(client.rooms))
             if chance.random() < 0.5:
                 frame: dict[str, Any] = {"type": "typing", "room": room, "is_typing": chance.random() < 0.7}

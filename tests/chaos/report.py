@@ -35,6 +35,7 @@ class Report:
     faults: dict[str, int] = field(default_factory=dict)
     recoveries: dict[str, list[float]] = field(default_factory=dict)
     worst: float = 0.0
+    worst_is: str = ""
     p50: float = 0.0
     p99: float = 0.0
     columns: dict[str, int] = field(default_factory=dict)
@@ -74,6 +75,8 @@ def summarise(
 ) -> Report:
     """Put the figures together."""
     report = Report(name, notes=dict(notes), complaints=list(complaints))
+    if judgement.times.removals:
+        report.notes["longest seconds from a removal to its client"] = max(judgement.times.removals)
     for receiver in history.receivers:
         _count_events(report, receiver)
     for write in history.writes:
@@ -87,6 +90,7 @@ def summarise(
         _count(report.faults, fault.name)
     times, findings = judgement.times, judgement.findings
     report.recoveries = {key: [round(value, 3) for value in found] for key, found in times.recoveries.items()}
+    report.worst_is = times.worst_is
     report.worst, report.p50, report.p99 = times.worst, times.percentile(0.5), times.percentile(0.99)
     report.columns = {column: findings.column(column) for column in COLUMNS}
     report.findings, report.examples = dict(findings.counts), findings.examples

@@ -7,17 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.chaos.checker import Habits
 from tests.chaos.checker.findings import COLUMNS, KINDS, Findings
 from tests.chaos.checker.truth import Row
 from tests.chaos.frames import Entry
-from tests.chaos.history import Answer, Ended, Fault, Got, Sign, Started, Write
+from tests.chaos.history import Answer, Ended, Fault, Got, Sign, Started, Told, Write
 from tests.chaos.resources import MEGABYTE, Resources, check_resources
 from tests.chaos.tale import DELAY, ROOM, Tale, shown
 
 if TYPE_CHECKING:
     from tests.chaos.history import Event
 
-SIGNS = {"acme": frozenset({"alice"}), "globex": frozenset({"bob"})}
+HABITS = {
+    "acme": Habits(signing=frozenset({"alice"}), absent=frozenset({"bob"})),
+    "globex": Habits(signing=frozenset({"bob"}), absent=frozenset({"alice"})),
+}
 
 
 @pytest.fixture
@@ -46,7 +50,7 @@ def as_seen_by_sender(entry: Entry) -> Entry:
 class TestWhatIsKept:
     def test_a_run_without_a_fault(self, tale: Tale) -> None:
         tale.page("bob", final=True)
-        assert tale.found(latest=DELAY * 2, soon=0, signs=SIGNS) == {}
+        assert tale.found(latest=DELAY * 2, soon=0, habits=HABITS) == {}
 
     def test_edits_deletions_and_members(self, tale: Tale) -> None:
         first = tale.send("alice", "first")
@@ -461,17 +465,56 @@ class TestTimes:
         assert tale.found(soon=2.5) == {}
         assert tale.found(soon=1.5) == {"slow_recovery": 1}
 
+    def test_how_soon_somebody_who_was_removed_is_told(self, tale: Tale) -> None:
+        tale.remove("carol")
+        assert tale.judge().times.removals == [pytest.approx(DELAY)]
+        tale.remove("bob")
+        tale.receiver("bob").resumed.append(tale.now)
+        assert len(tale.judge().times.removals) == 1, "he wasn't connected"
+
 
 class TestSigns:
     def test_typing_of_another_tenants_user(self, tale: Tale) -> None:
         tale.receiver("carol").events.append(Sign(tale.now, "typing", ROOM, "alice"))
-        assert tale.found(signs=SIGNS) == {}
+        assert tale.found(habits=HABITS) == {}
         tale.receiver("carol").events.append(Sign(tale.now, "typing", ROOM, "bob"))
-        assert tale.found(signs=SIGNS) == {"other_tenant": 1}
+        assert tale.found(habits=HABITS) == {"other_tenant": 1}
 
     def test_typing_in_a_room_of_others(self, tale: Tale) -> None:
         tale.receiver("dave").events.append(Sign(tale.now, "read", ROOM, "alice"))
-        assert tale.found(signs=SIGNS) == {"other_room": 1}
+        assert tale.found(habits=HABITS) == {"other_room": 1}
+
+    def test_somebody_online_who_is_so_in_another_tenant(self, tale: Tale) -> None:
+        tale.receiver("carol").online.add("alice")
+        assert tale.found(habits=HABITS) == {}
+        tale.receiver("carol").online.add("bob")
+        assert tale.found(habits=HABITS) == {"other_tenant": 1}
+
+    def test_a_notification(self, tale: Tale) -> None:
+        message_id = tale.send("alice", "hello @bob").answers[0].message_id
+        right = Told(tale.now, ROOM, message_id, "alice mentioned you")
+        tale.receiver("bob").events.append(right)
+        assert tale.found() == {}
+
+    def test_a_notification_of_a_mention_that_an_edit_brought_or_took_away(self, tale: Tale) -> None:
+        write = tale.send("alice", "hello @bob")
+        tale.edit(write, "hello @carol")
+        for user in ("bob", "carol"):
+            told = Told(tale.now, ROOM, write.answers[0].message_id, "alice mentioned you")
+            tale.receiver(user).events.append(told)
+        assert tale.found() == {}
+
+    @pytest.mark.parametrize("change", [{"text": "carol mentioned you"}, {"message_id": 1}, {"message_id": 99}])
+    def test_a_notification_of_something_else(self, tale: Tale, change: dict[str, Any]) -> None:
+        message_id = tale.send("alice", "hello @bob").answers[0].message_id
+        right = Told(tale.now, ROOM, message_id, "alice mentioned you")
+        tale.receiver("bob").events.append(replace(right, **change))
+        assert tale.found() == {"other_tenant": 1}
+
+    def test_a_notification_of_a_room_of_others(self, tale: Tale) -> None:
+        message_id = tale.send("alice", "hello @dave").answers[0].message_id
+        tale.receiver("dave").events.append(Told(tale.now, ROOM, message_id, "alice mentioned you"))
+        assert tale.found() == {"other_room": 1}
 
 
 class TestResources:

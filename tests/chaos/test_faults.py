@@ -21,7 +21,7 @@ def test_nothing_is_lost_repeated_or_shown_to_others_under_three_faults() -> Non
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LONGEST_SECONDS, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((ROOT / RESULTS / "short.json").read_text())
-    assert set(report["faults"]) == set(SHORT_FAULTS)
+    assert set(report["faults"]) >= set(SHORT_FAULTS)
     assert report["findings"] == {}
     assert report["deliveries"] > 5_000
     assert report["writes"]["acknowledged"] > 300

@@ -8,6 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from tests.chaos.checker.findings import Findings
+from tests.chaos.checker.passing import Habits, check_passing
 from tests.chaos.checker.receivers import check_receivers
 from tests.chaos.checker.timeline import Timeline, Told
 from tests.chaos.checker.times import Times, check_times
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from tests.chaos.checker.truth import Truth
     from tests.chaos.history import History
 
-__all__ = ["Findings", "Judgement", "check"]
+__all__ = ["Findings", "Habits", "Judgement", "check"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +36,19 @@ def check(
     *,
     latest: float = inf,
     soon: float = inf,
-    signs: dict[str, frozenset[str]] | None = None,
+    habits: dict[str, Habits] | None = None,
 ) -> Judgement:
     """Find every broken promise of a run.
 
     `latest` is how many seconds after its commit an entry must have reached whoever was connected, `soon` how many
-    after a fault's end what waited for it. `signs` says for each tenant who may be seen typing or reading.
+    after a fault's end what waited for it.
     """
     findings = Findings()
     told = _renamings(history)
     timelines = {place: Timeline(place, room, history, told, findings) for place, room in truth.items()}
     check_writes(history, truth, timelines, findings)
-    check_receivers(history, timelines, findings, signs=signs)
+    check_receivers(history, timelines, findings)
+    check_passing(history, timelines, habits or {}, findings)
     return Judgement(findings, check_times(history, timelines, findings, latest=latest, soon=soon))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from tests.chaos.history import Ended, Got, Page, Sign, Started
+from tests.chaos.history import Ended, Got, Page, Started
 
 if TYPE_CHECKING:
     from tests.chaos.checker.findings import Findings
@@ -21,10 +21,8 @@ def check_receivers(
     history: History,
     timelines: dict[Place, Timeline],
     findings: Findings,
-    *,
-    signs: dict[str, frozenset[str]] | None = None,
 ) -> None:
-    """Check every receiver in every room; `signs` says for each tenant who may be seen typing or reading."""
+    """Check every receiver in every room."""
     owners = {client_id: place for place, timeline in timelines.items() for client_id in timeline.by_client_id}
     for receiver in history.receivers:
         if receiver.refused:
@@ -41,7 +39,6 @@ def check_receivers(
             watch = RoomWatch(receiver, timeline, owners, findings)
             watch.follow(rooms[room])
             watch.finish()
-            _check_signs(receiver, timeline, rooms[room], signs, findings)
 
 
 class RoomWatch:
@@ -219,21 +216,3 @@ def _state(message: Shown) -> State:
 
 def _state_of_row(row: Row) -> State:
     return row.id, row.seq, row.client_id, row.sender, row.content, row.deleted
-
-
-def _check_signs(
-    receiver: Receiver,
-    timeline: Timeline,
-    events: list[Event],
-    signs: dict[str, frozenset[str]] | None,
-    findings: Findings,
-) -> None:
-    """What isn't part of the timeline stays in its tenant and room as well."""
-    for event in events:
-        if not isinstance(event, Sign):
-            continue
-        where = f"{receiver.name}: {event.kind} of {event.user} in room {event.room}"
-        if not timeline.intervals(receiver.user):
-            findings.add("other_room", where)
-        elif signs is not None and event.user not in signs[receiver.tenant]:
-            findings.add("other_tenant", where)

@@ -56,6 +56,7 @@ class Timeline:
         self._changes: dict[int, Change] = {}
         self._last_of_message: dict[int, int] = defaultdict(int)
         self._last_of_member: dict[str, int] = defaultdict(int)
+        self._texts: dict[int, list[str]] = defaultdict(list)
         self._last_name = 0
         self._findings = findings
         writes = [write for write in history.writes if (write.tenant, write.room) == place]
@@ -70,6 +71,10 @@ class Timeline:
     def at(self, seq: int) -> Change | None:
         """What a number stands for; `None` for one whose write nobody got an answer to, or that doesn't exist."""
         return self._changes.get(seq)
+
+    def texts(self, message_id: int) -> list[str]:
+        """All that a message ever said."""
+        return self._texts[message_id]
 
     def is_replaced(self, seq: int) -> bool:
         """Whether a later change made this one invisible to whoever reads the current states."""
@@ -109,6 +114,7 @@ class Timeline:
             self.committed[seq] = min(at, self.committed.get(seq, at))
         if change.message_id is not None:
             self._last_of_message[change.message_id] = max(seq, self._last_of_message[change.message_id])
+            self._texts[change.message_id].append(change.content)
         for user in change.joined | change.left:
             self._last_of_member[user] = max(seq, self._last_of_member[user])
         if change.name is not None:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
-from tests.chaos.history import Got
+from tests.chaos.history import Ended, Got
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.chaos.checker.findings import Findings
     from tests.chaos.checker.timeline import Timeline
     from tests.chaos.history import History, Place, Receiver
@@ -30,6 +32,10 @@ class Times:
 
     calm: list[float] = field(default_factory=list)
     worst: float = 0.0
+    worst_is: str = ""
+    """Which delivery that was."""
+    removals: list[float] = field(default_factory=list)
+    """From a removal's acknowledgement until a client that was connected was told."""
     recoveries: dict[str, list[float]] = field(default_factory=dict)
 
     def percentile(self, share: float) -> float:
@@ -73,7 +79,13 @@ class _Measuring:
             if fault.resumes and event.at - max(possible, fault.ended) > self._soon:
                 text = f"{where} came {event.at - fault.ended:.1f} s after {fault.name}"
                 self._findings.add("slow_recovery", text)
-        self.times.worst = max(self.times.worst, event.at - possible)
+        if event.at - possible > self.times.worst:
+            began = [
+                f"{event.at - fault.began:.1f} s after {fault.name} began"
+                for fault in self._faults
+                if fault.began < event.at
+            ]
+            self.times.worst, self.times.worst_is = event.at - possible, f"{where} {''.join(began[-1:])}"
         if event.at - possible > self._latest:
             self._findings.add("late", f"{where} came after {event.at - possible:.1f} s")
 
@@ -95,7 +107,24 @@ def check_times(
                 known = committed.get((receiver.tenant, event.entry.room), {}).get(event.entry.seq)
                 if known is not None:
                     measuring.take(receiver, event, known)
-    return measuring.finish()
+    times = measuring.finish()
+    times.removals = list(_removals(history))
+    return times
+
+
+def _removals(history: History) -> Iterator[float]:
+    for change in history.changes:
+        if change.joined or change.acknowledged is None:
+            continue
+        for receiver in history.receivers:
+            if receiver.tenant == change.tenant and receiver.user in change.users:
+                told = [
+                    event.at
+                    for event in receiver.events
+                    if isinstance(event, Ended) and event.room == change.room and event.at >= change.invoked
+                ]
+                if told and _returned(receiver, told[0]) < change.invoked:
+                    yield max(0.0, told[0] - change.acknowledged)
 
 
 def _returned(receiver: Receiver, at: float) -> float:

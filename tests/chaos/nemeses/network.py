@@ -63,7 +63,6 @@ async def slow(scene: Scene) -> None:
         await asyncio.sleep(SLOW_LASTS_SECONDS)
         load.size, load.rate = usual
         scene.count("slow clients", len(links))
-        scene.count("slow clients that the server gave up", sum(link.worker.is_gone for link in links))
         for client in chosen:
             client.is_patient = False
         proxy.cut(links)

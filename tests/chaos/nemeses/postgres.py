@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tests.chaos.stage import Stage
 
 FULL_SECONDS = 8.0
+HANG_SECONDS = 10.0
 LOCK_SECONDS = 30.0
 WORKERS = "application_name LIKE 'worker%'"
 
@@ -47,6 +48,17 @@ async def crash(scene: Scene) -> None:
         pid = await asyncio.to_thread(_some_backend, scene.stage)
         os.kill(pid, signal.SIGKILL)
         await asyncio.to_thread(_wait_for, scene.stage)
+
+
+@nemesis("postgres-hang", "SIGSTOP of a PostgreSQL backend for 10 s", touches="postgres")
+async def hang(scene: Scene) -> None:
+    with scene.fault("postgres-hang"):
+        pid = await asyncio.to_thread(_some_backend, scene.stage)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(HANG_SECONDS)
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
 
 @nemesis("postgres-full", "PostgreSQL's connections exhausted for 8 s", touches="postgres")
