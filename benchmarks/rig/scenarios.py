@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from benchmarks.rig.contenders import Plan, Tenant
-from benchmarks.rig.loads import Burst, Open
+from benchmarks.rig.loads import Burst, Closed, Open
 from benchmarks.rig.progress import tell
 from benchmarks.rig.stage import staged
 
@@ -25,6 +25,8 @@ class Size:
     """Each try of a number of messages under way."""
     load: float
     """Each measurement."""
+    warm_up: float
+    """Before the cost of a message is measured: each connection of the server has to have met each tenant."""
     idle: float
     """Longer than a heartbeat's interval, so that one of those is in it."""
     in_flight: tuple[int, ...]
@@ -44,6 +46,7 @@ class Size:
 FULL = Size(
     probe=1.5,
     load=5,
+    warm_up=10,
     idle=26,
     in_flight=(1, 2, 4, 8, 16),
     members=200,
@@ -58,6 +61,7 @@ FULL = Size(
 QUICK = Size(
     probe=0.5,
     load=1,
+    warm_up=0.5,
     idle=2,
     in_flight=(1, 2),
     members=50,
@@ -196,7 +200,7 @@ class IdleSockets:
         """Connect, and let them be."""
         figures = self._hold(contender, services, size.sockets, size.idle)
         if contender.name == "ours" and size.many_sockets:
-            figures["many"] = self._hold(contender, services, size.many_sockets, self.settle)
+            figures["many"] = self._hold(contender, services, size.many_sockets, size.idle)
         return figures
 
     def _hold(self, contender: Contender, services: Services, sockets: int, idle: float) -> Figures:
@@ -251,9 +255,9 @@ class Flatness:
                 for tenant, ids in enumerate(stage.server.rooms)
                 for place, room in enumerate(ids)
             ]
-            stage.measure(Open(tuple(senders), self.rate, size.probe))
+            stage.measure(Closed(tuple(senders), 1, size.warm_up))
             idle = stage.rest(size.load)
-            cost = self._cost(stage, senders, size.load)
+            cost = self._cost(stage, senders, size.load, idle)
             tell(f"{self.name}  {number:,} tenants: {cost['cpu_us_per_message']['all']:,.0f} us/message")
             return {**cost, "idle_cpu": idle}
 
@@ -273,11 +277,18 @@ class Flatness:
                     found[stored] += [cost] if turn else []
             return {str(stored): _median(costs) for stored, costs in found.items()}
 
-    def _cost(self, stage: Stage, senders: list[tuple[int, int]], seconds: float) -> Figures:
+    def _cost(
+        self, stage: Stage, senders: list[tuple[int, int]], seconds: float, idle: Figures | None = None
+    ) -> Figures:
+        """What a message costs, with all that goes on meanwhile, and without what goes on anyway, if that is known."""
         measured = stage.measure(Open(tuple(senders), self.rate, seconds))
-        each = measured.per(measured.outcome.acknowledged)
+        number = max(measured.outcome.acknowledged, 1)
+        each = measured.per(number)
+        costs = {**each, "all": round(sum(each.values()), 1)}
+        if idle is not None:
+            costs["itself"] = round(costs["all"] - sum(idle.values()) * measured.elapsed / number * 1e6, 1)
         return {
-            "cpu_us_per_message": {**each, "all": round(sum(each.values()), 1)},
+            "cpu_us_per_message": costs,
             "faults": measured.outcome.faults,
             "refused": measured.outcome.refused,
             "uncommitted": measured.uncommitted,

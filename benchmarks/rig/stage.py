@@ -30,6 +30,8 @@ class Measured:
 
     outcome: Outcome
     cpu: dict[str, float]
+    elapsed: float
+    """Seconds in which that CPU time was used."""
     others: float
     """CPU seconds in each second that none of those measured has used: they disturb."""
     uncommitted: int
@@ -71,7 +73,7 @@ class Stage:
         uncommitted = 0
         if self.server.contender.table is not None:
             uncommitted = max(0, outcome.acknowledged - (self.server.committed() - rows))
-        return Measured(outcome, spent.cpu, max(0.0, others), uncommitted)
+        return Measured(outcome, spent.cpu, spent.at, max(0.0, others), uncommitted)
 
     def rest(self, seconds: float) -> Figures:
         """Let the clients be idle; how many CPU seconds that costs in each second."""

@@ -120,16 +120,15 @@ def _stored(rows: Mapping[str, Any]) -> str:
 
 
 def _costs(what: str, rows: Mapping[str, Any], part: str) -> str:
-    head = (what, "CPU us/message: all", "server", "PostgreSQL", "Redis", "p99 ms", "CPU % idle: all")
+    head = (what, "CPU us/message: all", "server", "PostgreSQL", "Redis", "itself", "p99 ms", "CPU % idle: all")
     lines = []
     for name, figures in rows.items():
         for number, cost in figures[part].items():
             each = cost["cpu_us_per_message"]
             idle = f"{100 * sum(cost['idle_cpu'].values()):.1f}" if "idle_cpu" in cost else ""
-            shares = _cpu(each)
-            lines.append(
-                (f"{name} {int(number):,}", f"{each['all']:,.0f}", *shares, f"{cost['latencies']['p99']:.1f}", idle)
-            )
+            itself = f"{each['itself']:,.0f}" if "itself" in each else ""
+            latency = f"{cost['latencies']['p99']:.1f}"
+            lines.append((f"{name} {int(number):,}", f"{each['all']:,.0f}", *_cpu(each), itself, latency, idle))
     return table(head, lines)
 
 
