@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from django.db import IntegrityError, connection, transaction
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -353,6 +353,16 @@ def test_a_repeat_of_what_is_locked_is_passed_over_too(world: World, database_ur
         assert send_messages_where_free([draft, draft]) == [None, None]
 
 
+def test_nothing_overtakes_what_was_passed_over(world: World, database_url: str) -> None:
+    """The second has the first one's client id: which of them conflicts is decided by their order."""
+    other = actions.create_room(world.alice, name="other", members=[world.bob]).pk
+    first = Draft(world.alice, TEAM, "first")
+    drafts = [first, Draft(world.alice, other, "second", first.client_id), Draft(world.alice, other, "third")]
+    with locked(database_url, "acme", *counter_of(TEAM)):
+        assert send_messages_where_free(drafts) == [None, None, None]
+    assert [type(answer) for answer in send_messages_where_free(drafts)] == [SentMessage, Conflict, SentMessage]
+
+
 @pytest.mark.parametrize("whose", ["sender", "receiver", "mentioned"])
 def test_where_free_waits_for_no_user(world: World, database_url: str, whose: str) -> None:
     """A host may hold a user's row for as long as it likes; other people's messages have nothing to do with that."""
@@ -615,6 +625,15 @@ PLANS = st.lists(
 
 
 @given(PLANS, st.sampled_from([send_messages, send_messages_where_free]))
+@example(
+    # The second has to wait for what becomes of the first, and the third must not overtake it.
+    [
+        Plan("alice", 1, "a", key=0, reply_to=1_000),
+        Plan("alice", 1, "a", key=0, reply_to=None),
+        Plan("alice", 1, "a", key=1, reply_to=None),
+    ],
+    send_messages,
+)
 @hypothesis_settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )

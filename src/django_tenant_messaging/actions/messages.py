@@ -91,34 +91,39 @@ def _written(answer: SentMessage | Exception | None) -> SentMessage | Exception:
 
 
 def _send(drafts: Sequence[Draft], locked: LockedRows) -> list[SentMessage | Exception | None]:
-    answers: dict[int, SentMessage | Exception | None] = {}
-    first: dict[tuple[Any, UUID], int] = {}
-    able: dict[int, Draft] = {}
-    for number, draft in enumerate(drafts):
+    answers: list[SentMessage | Exception | None] = []
+    while len(answers) < len(drafts):
+        if None in answers:
+            # What depends on a message that was passed over can't be told from here: all that follows waits with it.
+            return [*answers, *[None] * (len(drafts) - len(answers))]
+        answers += _send_some(drafts[len(answers) :], locked)
+    return answers
+
+
+def _send_some(drafts: Sequence[Draft], locked: LockedRows) -> list[SentMessage | Exception | None]:
+    """Send the first drafts in one statement, up to one whose client id another of them has."""
+    cleaned: list[Draft | MessagingError] = []
+    distinct: dict[tuple[Any, UUID], Draft] = {}
+    for given in drafts:
         try:
-            able[number] = _clean(draft)
+            draft = _clean(given)
         except MessagingError as error:
-            answers[number] = error
-        else:
-            first.setdefault(draft.key, number)
-    distinct = {number: able.pop(number) for number in first.values()}
-    if distinct:
-        answers.update(zip(distinct, _send_distinct(list(distinct.values()), locked), strict=True))
-    again: dict[int, Draft] = {}
-    changed: set[tuple[Any, UUID]] = set()
-    for number, draft in able.items():
-        earlier = first[draft.key]
-        answer = answers[earlier]
+            cleaned.append(error)
+            continue
+        if distinct.setdefault(draft.key, draft) != draft:
+            break
+        cleaned.append(draft)
+    found = dict(zip(distinct, _send_distinct(list(distinct.values()), locked), strict=True)) if distinct else {}
+    answers: list[SentMessage | Exception | None] = []
+    for item in cleaned:
+        if isinstance(item, MessagingError):
+            answers.append(item)
+            continue
+        answer = found[item.key]
+        answers.append(answer)
         if isinstance(answer, SentMessage):
-            answers[number] = _repeated(draft, answer.message)
-        elif draft == distinct[earlier] and draft.key not in changed:
-            answers[number] = answer
-        else:
-            again[number] = draft
-            changed.add(draft.key)
-    if again:
-        answers.update(zip(again, _send(list(again.values()), locked), strict=True))
-    return [answers[number] for number in range(len(drafts))]
+            found[item.key] = SentMessage(answer.message, duplicate=True)
+    return answers
 
 
 def _clean(draft: Draft) -> Draft:
