@@ -13,6 +13,7 @@ from tests.chaos.chance import chance
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+LOOPBACK = "127.0.0.1"
 CONNECT_TIMEOUT = 1.0
 SLOW_BUFFER = 4096
 
@@ -20,8 +21,8 @@ SLOW_BUFFER = 4096
 class Proxy:
     """Forwards each connection to a worker chosen at random, to another if that one refuses."""
 
-    def __init__(self) -> None:
-        self.targets: list[int] = []
+    def __init__(self, targets: Iterable[tuple[str, int]] = ()) -> None:
+        self.targets = list(targets)
         self.delay = 0.0
         """Seconds that each chunk is late, in each direction, on all connections."""
         self.links: set[Link] = set()
@@ -29,10 +30,10 @@ class Proxy:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def start(self) -> None:
-        """Listen on a free loopback port."""
+    async def start(self, address: str = LOOPBACK, port: int = 0) -> None:
+        """Listen, by default on a free port."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Link(self).client, "127.0.0.1", 0, backlog=1024)
+        self._server = await loop.create_server(lambda: Link(self).client, address, port, backlog=1024)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -58,12 +59,12 @@ class Proxy:
     async def dial(self, link: Link) -> None:
         """Find a worker for a connection that came in."""
         loop = asyncio.get_running_loop()
-        for port in chance.sample(self.targets, len(self.targets)):
+        for target in chance.sample(self.targets, len(self.targets)):
             connection = socket.socket()
             connection.setblocking(False)
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
-                    await loop.sock_connect(connection, ("127.0.0.1", port))
+                    await loop.sock_connect(connection, target)
                 await loop.create_connection(lambda: link.worker, sock=connection)
             except (OSError, TimeoutError):
                 connection.close()

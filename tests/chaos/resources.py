@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 MEGABYTE = 1024 * 1024
 ALLOWED_BYTES = 6 * MEGABYTE
 ALLOWED_BLOCKS = 1.1
+OPEN = {"01", "08"}
+"""The kernel's numbers for connections that the server hasn't closed: established, and closed by the client alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +40,17 @@ class Resources:
 def measure(stage: Stage) -> Resources:
     """Look now."""
     processes = [psutil.Process(worker.pid) for worker in stage.workers]
-    ports = {worker.port for worker in stage.workers}
-    sockets = sum(
-        connection.laddr.port in ports
-        for process in processes
-        for connection in process.net_connections("tcp")
-        if connection.status != psutil.CONN_LISTEN
-    )
+    sockets = sum(_connections(worker.pid, worker.port) for worker in stage.workers)
     with stage.connect() as connection:
         row = connection.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'worker%'"
         ).fetchone()
         assert row is not None
-    client = stage.redis_client()
-    try:
-        keys, channels = int(client.dbsize()), len(client.pubsub_channels())
-    finally:
-        client.close()
+    keys = channels = 0
+    for shard in stage.shards:
+        with stage.redis_client(shard) as client:
+            keys += int(client.dbsize())
+            channels += len(client.pubsub_channels())
     heaps = [ask_heap(stage.folder, process.pid) for process in processes]
     return Resources(
         sockets,
@@ -64,6 +61,12 @@ def measure(stage: Stage) -> Resources:
         allocated=max(heap.allocated for heap in heaps),
         blocks=max(heap.blocks for heap in heaps),
     )
+
+
+def _connections(pid: int, port: int) -> int:
+    """Count what a worker has accepted and not closed, by the accounts of the network namespace that it is in."""
+    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    return sum(int(local.rpartition(":")[2], 16) == port and state in OPEN for _, local, _, state, *_ in rows)
 
 
 def memory(process: psutil.Process) -> int:

@@ -11,6 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.chaos.machines import Machines, MachinesError
 from tests.chaos.mutants import MUTANTS
 from tests.chaos.nemeses import NEMESES
 from tests.chaos.report import Report, table
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 RESULTS = Path("build/chaos")
 SHORT_FAULTS = ("worker-kill", "redis-kill-4", "postgres-restart")
 CORE_FAULTS = ("redis-flush", "redis-kill-4", "clock-ahead", "rolling-restart")
+SHARD_FAULTS = ("redis-flush", "redis-kill-4", "redis-pause", "redis-hang-up", "redis-kill-30")
+MACHINE_FAULTS = ("machine-off-briefly", "machine-off", "worker-kill", "redis-kill-4", "rolling-restart")
 WANTED_DELIVERIES = 1_000_000
 ALONE_SECONDS = 40.0
 MIXED_SECONDS = 180.0
@@ -33,7 +36,10 @@ LONGEST_RUN = 900.0
 
 def main(arguments: Sequence[str]) -> int:
     """Do what the command line asks; the exit status says whether every promise was kept."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not options.machines and (wrong := [name for name in options.fault if NEMESES[name].needs_machines]):
+        parser.error(f"{wrong[0]} needs --machines.")
     RESULTS.mkdir(parents=True, exist_ok=True)
     if options.all:
         return long_run()
@@ -41,16 +47,20 @@ def main(arguments: Sequence[str]) -> int:
         return mutants()
     if options.short:
         options.fault, options.seconds = list(SHORT_FAULTS), 0.0
-    faults = list(NEMESES) if options.mixed else options.fault
+    faults = _faults(on_machines=options.machines) if options.mixed else options.fault
     kind = "soak" if options.soak else "mixed" if options.mixed else "+".join(faults) or "none"
     name = options.name or kind
     plan = Plan(name, faults, options.seconds, options.rate)
     plan.together = 2 if options.mixed else 1
     plan.env = {"CHAOS_MUTANT": options.mutant} if options.mutant else {}
-    plan.layer = options.layer
+    plan.layer, plan.shards, plan.on_machines = options.layer, options.shards, options.machines
     plan.seed, plan.soak = options.seed, options.soak
     plan.edits = MUTANTS[options.mutant].edits if options.mutant else True
-    report = asyncio.run(play(plan, RESULTS))
+    try:
+        report = asyncio.run(play(plan, RESULTS))
+    except MachinesError as error:
+        print(f"There can be no machines of their own here: {error}", file=sys.stderr)
+        return 2
     _keep(report)
     print(table([report]), flush=True)
     for figure, value in report.notes.items():
@@ -60,21 +70,29 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def long_run() -> int:
-    """Every fault alone, then all of them two at a time until there were a million deliveries."""
+    """Every fault alone, some in other surroundings, then all two at a time until there were a million deliveries."""
     reports: list[Report] = []
-    for number, name in enumerate(NEMESES, 1):
-        say(f"{number} of {len(NEMESES)}: {NEMESES[name].title}")
+    alone = _faults(on_machines=False)
+    for number, name in enumerate(alone, 1):
+        say(f"{number} of {len(alone)}: {NEMESES[name].title}")
         reports.append(_in_a_process(name, "--fault", name, "--seconds", str(ALONE_SECONDS)))
         print(table(reports[-1:]), flush=True)
-    say("The other channel layer of Redis")
-    faults = [part for name in CORE_FAULTS for part in ("--fault", name)]
-    reports.append(_in_a_process("core-layer", "--layer", "core", *faults, "--seconds", str(ALONE_SECONDS)))
-    print(table(reports[-1:]), flush=True)
+    for title, name, options, faults in (
+        ("The other channel layer of Redis", "core-layer", ("--layer", "core"), CORE_FAULTS),
+        ("Two Redis servers", "two-shards", ("--shards", "2"), SHARD_FAULTS),
+        ("Each worker on a machine of its own", "machines", ("--machines",), MACHINE_FAULTS),
+    ):
+        if name == "machines" and not _can_have_machines():
+            continue
+        say(title)
+        chosen = [part for fault in faults for part in ("--fault", fault)]
+        reports.append(_in_a_process(name, *options, *chosen, "--seconds", str(ALONE_SECONDS)))
+        print(table(reports[-1:]), flush=True)
     mixed = 0
     while (sum(report.deliveries for report in reports) < WANTED_DELIVERIES and mixed < MOST_MIXED) or not mixed:
         mixed += 1
         say(f"Mixed, {mixed}: {sum(report.deliveries for report in reports):,} deliveries so far")
-        arguments = ("--mixed", "--seed", str(mixed), "--seconds", str(MIXED_SECONDS))
+        arguments = ("--mixed", "--seed", str(mixed), "--seconds", str(MIXED_SECONDS), "--shards", str(1 + mixed % 2))
         reports.append(_in_a_process(f"mixed-{mixed}", *arguments))
         print(table(reports[-1:]), flush=True)
     total = sum(report.deliveries for report in reports)
@@ -103,6 +121,22 @@ def mutants() -> int:
         + "".join(f"; missed: {missed}"[: 99 * len(missed)])
     )
     return 1 if missed else 0
+
+
+def _faults(*, on_machines: bool) -> list[str]:
+    return [name for name, nemesis in NEMESES.items() if on_machines or not nemesis.needs_machines]
+
+
+def _can_have_machines() -> bool:
+    machines = Machines(1)
+    try:
+        machines.start()
+    except MachinesError as error:
+        say(f"Left out are workers on machines of their own: {error}")
+        return False
+    finally:
+        machines.stop()
+    return True
 
 
 def _in_a_process(name: str, *arguments: str) -> Report:
@@ -144,6 +178,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=20.0, help="how long faults are struck; each at least once")
     parser.add_argument("--rate", type=float, default=40.0, help="messages a second, over both tenants")
     parser.add_argument("--layer", choices=sorted(LAYERS), default="pubsub", help="which of channels_redis")
+    parser.add_argument("--shards", type=int, default=1, help="how many Redis servers share the channels")
+    parser.add_argument(
+        "--machines", action="store_true", help="each worker in a network namespace of its own; needs root and ip"
+    )
     parser.add_argument("--mutant", choices=sorted(MUTANTS), help="serve by a server that is wrong")
     parser.add_argument("--seed", type=int, help="for the dice")
     parser.add_argument("--name", help="of the result in build/chaos")

@@ -63,6 +63,10 @@ class Plan:
     second_devices: int = 4
     workers: int = 2
     layer: str = "pubsub"
+    shards: int = 1
+    """Redis servers that share the channels among them."""
+    on_machines: bool = False
+    """Whether each worker has a machine of its own, as far as the network goes."""
     together: int = 1
     """How many faults at the same time."""
     soak: bool = False
@@ -78,7 +82,10 @@ async def play(plan: Plan, results: Path) -> Report:
     began = monotonic()
     chance.seed(plan.seed)
     history = History({})
-    async with Stage(workers=plan.workers, layer=plan.layer, env=plan.env) as stage:
+    stage = Stage(
+        workers=plan.workers, layer=plan.layer, shards=plan.shards, on_machines=plan.on_machines, env=plan.env
+    )
+    async with stage:
         host = Host(stage)
         cast = Cast(tuple(f"user{number:02}" for number in range(1, plan.users + 1)))
         soak = Soak()

@@ -11,7 +11,14 @@ from tests.settings import *  # noqa: F403
 TENANT_MESSAGING = UNLIMITED | {name: value for name, value in vars(intervals).items() if name.isupper()}
 # A storm of connections has to reach what lies behind the limit.
 TENANT_MESSAGING["RATE_LIMIT_CONNECT"] = None
-CHANNEL_LAYERS["default"]["BACKEND"] = os.environ["CHAOS_LAYER"]  # noqa: F405
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": os.environ["CHAOS_LAYER"],
+        "CONFIG": {
+            "hosts": [{"address": url, "socket_timeout": None} for url in os.environ["CHAOS_REDIS_URLS"].split()]
+        },
+    }
+}
 # A pool that gives back what it doesn't use within a run.
 DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 10, "timeout": 5, "max_idle": 2}  # noqa: F405
 ALLOWED_HOSTS = [".localhost"]

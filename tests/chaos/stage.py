@@ -18,7 +18,9 @@ import redis
 
 from example.services import EmbeddedPostgres, LocalRedis
 from tests.chaos import heap
-from tests.chaos.proxy import Proxy
+from tests.chaos.chance import chance
+from tests.chaos.machines import Machines
+from tests.chaos.proxy import LOOPBACK, Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +41,15 @@ COMPLAINT = re.compile(r" ERROR (django_tenant_messaging|uvicorn|asyncio|django)
 class Stage:
     """All that a run needs; an asynchronous context manager."""
 
-    def __init__(self, *, workers: int = 2, layer: str = "pubsub", env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        workers: int = 2,
+        layer: str = "pubsub",
+        shards: int = 1,
+        on_machines: bool = False,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="messaging_chaos_")).resolve()
         self.postgres_port = _free_port()
         self.postgres = EmbeddedPostgres(
@@ -48,12 +58,13 @@ class Stage:
                 "fsync": "off",
                 "full_page_writes": "off",
                 "max_locks_per_transaction": "256",
-                "listen_addresses": "127.0.0.1",
+                "listen_addresses": LOOPBACK,
                 "port": str(self.postgres_port),
                 "max_connections": str(MAX_CONNECTIONS),
             },
         )
-        self.redis = LocalRedis()
+        self.shards = [LocalRedis() for _ in range(shards)]
+        self.machines = Machines(workers) if on_machines else None
         self.proxy = Proxy()
         self.workers: list[Server] = []
         self._count = workers
@@ -64,14 +75,14 @@ class Stage:
     @property
     def database_url(self) -> str:
         """The same address however often the server restarts."""
-        return f"postgresql://postgres@127.0.0.1:{self.postgres_port}/{DATABASE}"
+        return f"postgresql://postgres@{LOOPBACK}:{self.postgres_port}/{DATABASE}"
 
     async def __aenter__(self) -> Self:
         # Read when Django's settings are first asked for, which the imports of much else do.
         os.environ |= {
             "DJANGO_SETTINGS_MODULE": SETTINGS,
             "DATABASE_URL": self.database_url,
-            "REDIS_URL": self.redis.url(),
+            "CHAOS_REDIS_URLS": self._redis_urls(LOOPBACK),
             "CHAOS_LAYER": LAYERS[self._layer],
             "PGAPPNAME": "chaos-host",
             "CHAOS_LOG_LEVEL": "ERROR",
@@ -79,11 +90,13 @@ class Stage:
         try:
             await asyncio.to_thread(self._start_services)
             await asyncio.to_thread(self._build_tenants)
+            if self.machines is not None:
+                await self.machines.forward(self.postgres_port, *(shard.port for shard in self.shards))
             for number in range(self._count):
                 self.workers.append(self.new_worker(number))
             await asyncio.gather(*(asyncio.to_thread(worker.start) for worker in self.workers))
             await self.proxy.start()
-            self.proxy.targets = [worker.port for worker in self.workers]
+            self.proxy.targets = [(worker.address, worker.port) for worker in self.workers]
         except BaseException:
             await self._end()
             raise
@@ -96,10 +109,12 @@ class Stage:
         """A worker that isn't started yet; `env` bends it."""
         from tests.harness.server import Server
 
+        machines = self.machines
+        services = LOOPBACK if machines is None else machines.gateway
         log = self.folder / f"worker{number}.log"
         env = {
             "DJANGO_SETTINGS_MODULE": SETTINGS,
-            "REDIS_URL": self.redis.url(),
+            "CHAOS_REDIS_URLS": self._redis_urls(services),
             "PGAPPNAME": f"worker{number}",
             "CHAOS_LOG_LEVEL": "INFO",
             "UVICORN_WS": "websockets-sansio",
@@ -107,15 +122,26 @@ class Stage:
             **self._env,
             **env,
         }
-        return Server(self.database_url, log, env, application="tests.chaos.worker:application")
+        return Server(
+            self.database_url.replace(LOOPBACK, services),
+            log,
+            env,
+            application="tests.chaos.worker:application",
+            address=LOOPBACK if machines is None else machines.address(number),
+            prefix=() if machines is None else machines.command(number),
+        )
 
     def connect(self, name: str = "chaos") -> psycopg.Connection[Any]:
         """A connection of the runner's own to the database."""
         return psycopg.connect(self.database_url, autocommit=True, application_name=name, connect_timeout=5)
 
-    def redis_client(self) -> redis.Redis:
+    def some_shard(self) -> LocalRedis:
+        """One of the Redis servers."""
+        return chance.choice(self.shards)
+
+    def redis_client(self, shard: LocalRedis) -> redis.Redis:
         """A client of the runner's own."""
-        return redis.Redis(port=self.redis.port, socket_timeout=5, client_name="chaos")
+        return redis.Redis(port=shard.port, socket_timeout=5, client_name="chaos")
 
     def crash_postgres(self, number: signal.Signals) -> None:
         """End the server without a word to anybody, and start it again, which recovers from its log."""
@@ -125,11 +151,6 @@ class Stage:
         process.wait(30)
         self.postgres.stop()
         self.postgres.start()
-
-    def redis_pid(self) -> int:
-        """The process to send a signal to."""
-        assert self.redis._process is not None
-        return self.redis._process.pid
 
     def complaints(self) -> list[str]:
         """Lines of the workers' logs that tell of exceptions which the library or the server didn't expect."""
@@ -144,8 +165,12 @@ class Stage:
         self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
         self._stack.callback(self.postgres.stop)
         self.postgres.start()
-        self._stack.callback(self.redis.stop)
-        self.redis.start()
+        for shard in self.shards:
+            self._stack.callback(shard.stop)
+            shard.start()
+        if self.machines is not None:
+            self._stack.callback(self.machines.stop)
+            self.machines.start()
         url = self.database_url.removesuffix(DATABASE) + "postgres"
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {DATABASE} TEMPLATE template0 ENCODING 'UTF8'")
@@ -160,8 +185,13 @@ class Stage:
         build_template()
         disconnect_django()
 
+    def _redis_urls(self, address: str) -> str:
+        return " ".join(shard.url().replace(LOOPBACK, address) for shard in self.shards)
+
     async def _end(self) -> None:
         await self.proxy.stop()
+        if self.machines is not None:
+            await self.machines.close()
         for worker in self.workers:
             with contextlib.suppress(ProcessLookupError, AssertionError):
                 os.kill(worker.pid, signal.SIGCONT)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from tests.chaos.chance import until
-from tests.chaos.proxy import Proxy
+from tests.chaos.proxy import LOOPBACK, Proxy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -65,7 +65,7 @@ class Network:
 
         server = await asyncio.get_running_loop().create_server(accept, "127.0.0.1", 0)
         self._servers.append(server)
-        self.proxy.targets.append(server.sockets[0].getsockname()[1])
+        self.proxy.targets.append(server.sockets[0].getsockname())
         return wires
 
     async def dial(self) -> Wire:
@@ -108,7 +108,7 @@ async def test_it_brings_everything_there_and_back_unchanged(network: Network) -
 
 async def test_it_goes_to_another_worker_when_one_refuses(network: Network) -> None:
     await network.add_worker()
-    network.proxy.targets.append(9)
+    network.proxy.targets.append((LOOPBACK, 9))
     for _ in range(8):
         assert not (await network.dial()).is_lost
     network.proxy.targets.pop(0)

@@ -17,7 +17,7 @@ from tests.harness.tenants import PASSWORD
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from tests.harness.sites import HasHost
 
@@ -27,15 +27,26 @@ STOP_SECONDS = 15
 
 
 class Server(Sites):
-    """A server on a free loopback port; stopped and started again it keeps the port."""
+    """A server on a free port, of the loopback interface unless told; stopped and started again it keeps the port.
+
+    `prefix` is put before its command.
+    """
 
     def __init__(
-        self, database_url: str, log: Path, env: Mapping[str, str], *, application: str = "example.asgi:application"
+        self,
+        database_url: str,
+        log: Path,
+        env: Mapping[str, str],
+        *,
+        application: str = "example.asgi:application",
+        address: str = "127.0.0.1",
+        prefix: Sequence[str] = (),
     ) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            super().__init__(probe.getsockname()[1])
+            super().__init__(probe.getsockname()[1], address)
         self.log = log
+        self._prefix = prefix
         self._application = application
         self._env = {"DATABASE_URL": database_url, "DJANGO_SETTINGS_MODULE": "tests.settings", **env}
         self._process: subprocess.Popen[bytes] | None = None
@@ -49,8 +60,8 @@ class Server(Sites):
     def start(self) -> None:
         """Start the server and return when it accepts connections."""
         path = os.pathsep.join(str(folder) for folder in (ROOT, ROOT / "example_project"))
-        command = [sys.executable, "-m", "uvicorn", self._application]
-        command += ["--host", "127.0.0.1", "--port", str(self.port), "--ws-max-size", str(256 * 1024)]
+        command = [*self._prefix, sys.executable, "-m", "uvicorn", self._application]
+        command += ["--host", self.address, "--port", str(self.port), "--ws-max-size", str(256 * 1024)]
         command += ["--timeout-graceful-shutdown", "2", "--no-access-log"]
         with self.log.open("ab") as output:
             self._process = spawn(command, env={**os.environ, "PYTHONPATH": path, **self._env}, output=output)
@@ -72,6 +83,6 @@ class Server(Sites):
         return super().login(tenant, username, password)
 
     def _accepts(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+        with contextlib.suppress(OSError), socket.create_connection((self.address, self.port), 1):
             return True
         return False

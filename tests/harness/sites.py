@@ -20,24 +20,25 @@ class HasHost(Protocol):
 
 
 class Sites:
-    """All tenants on one port of the loopback interface."""
+    """All tenants on one port, of the loopback interface unless told."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, address: str = "127.0.0.1") -> None:
         self.port = port
+        self.address = address
 
     def origin(self, tenant: HasHost) -> str:
         """The origin of the tenant's pages on this server."""
         return f"http://{tenant.host}:{self.port}"
 
     def websocket(self, tenant: HasHost) -> str:
-        """The address of the tenant's WebSocket; its host name need not resolve, connect to 127.0.0.1."""
+        """The address of the tenant's WebSocket; its host name need not resolve, connect to `address`."""
         return f"ws://{tenant.host}:{self.port}/ws/messages/"
 
     def request(
         self, tenant: HasHost, method: str, path: str, *, data: Mapping[str, str] | None = None, cookie: str = ""
     ) -> tuple[http.client.HTTPResponse, str]:
         """Answer the response, not following redirects, and its text."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection(self.address, self.port, timeout=30)
         headers = {"Host": f"{tenant.host}:{self.port}", "Cookie": cookie}
         if data is not None:
             headers |= {"Content-Type": "application/x-www-form-urlencoded", "Origin": self.origin(tenant)}

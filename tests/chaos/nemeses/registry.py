@@ -23,16 +23,17 @@ class Nemesis:
     title: str
     touches: frozenset[str]
     strike: Strike
+    needs_machines: bool = False
 
 
 NEMESES: dict[str, Nemesis] = {}
 
 
-def nemesis(name: str, title: str, *, touches: str) -> Callable[[Strike], Strike]:
+def nemesis(name: str, title: str, *, touches: str, needs_machines: bool = False) -> Callable[[Strike], Strike]:
     """Register a fault."""
 
     def register(strike: Strike) -> Strike:
-        NEMESES[name] = Nemesis(name, title, frozenset(touches.split()), strike)
+        NEMESES[name] = Nemesis(name, title, frozenset(touches.split()), strike, needs_machines)
         return strike
 
     return register
