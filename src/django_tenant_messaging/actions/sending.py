@@ -35,7 +35,7 @@ from django.contrib.auth import get_user_model
 from django.db import DataError, IntegrityError, OperationalError, connections, transaction
 
 from ..models import Membership, Mention, Message, Notification, RoomCounter
-from ..tenancy import TENANT_DATABASE
+from ..tenancy import TENANT_DATABASE, preparing_cursor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -140,7 +140,7 @@ def _execute(rows: Sequence[Row], locked: LockedRows) -> list[Outcome]:
     # In the host's transaction a failed statement must not take the rest along.
     scope = transaction.atomic(using=TENANT_DATABASE) if connection.in_atomic_block else nullcontext()
     mentions = [(number, key) for number, row in enumerate(rows, 1) for key in row.mentioned]
-    with scope, connection.cursor() as cursor:
+    with scope, preparing_cursor() as cursor:
         cursor.execute(
             _statement(locked),
             {

@@ -9,6 +9,7 @@ from .gate import connect_creation, forget_readiness, readiness_of, readiness_of
 from .hosts import Tenant, handshake_request, origin_allowed, resolve_tenant
 from .names import group_name
 from .sessions import bind_session, session_belongs_here, session_hash
+from .thread_connections import preparing_cursor
 
 __all__ = [
     "TENANT_DATABASE",
@@ -25,6 +26,7 @@ __all__ = [
     "handshake_request",
     "is_public_schema",
     "origin_allowed",
+    "preparing_cursor",
     "public_schema",
     "readiness_of",
     "readiness_of_all",

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections
+from django.db.backends.postgresql.base import ServerBindingCursor
 from django.db.backends.signals import connection_created
 from django.dispatch import receiver
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 IDLE_CHECK_AFTER = 1.0
 """Seconds of idleness after which a connection is probed before it is used again."""
+PREPARE_THRESHOLD = 5
+"""How often a statement is executed on a connection before that prepares it: psycopg's default, which Django turns off."""
 
 _thread = threading.local()
 
@@ -59,9 +63,33 @@ class ThreadConnections:
             connection.close()
 
 
+@contextmanager
+def preparing_cursor() -> Iterator[Any]:
+    """Yield a cursor for a long statement that is always the same text: a worker thread's connection prepares it.
+
+    The database then reads the text once for each connection, not each time; Django's own cursors never prepare. In
+    another thread it is such a cursor of Django's.
+    """
+    connection = connections[TENANT_DATABASE]
+    if connection is not getattr(_thread, "own", None):
+        with connection.cursor() as cursor:
+            yield cursor
+        return
+    connection.ensure_connection()
+    usual = connection.connection.cursor_factory
+    connection.connection.cursor_factory = ServerBindingCursor
+    try:
+        cursor = connection.cursor()
+    finally:
+        connection.connection.cursor_factory = usual
+    with cursor:
+        yield cursor
+
+
 def _like(hosts: Any) -> Any:
-    """Return a connection as the host set it up, but outside of the pool and without an end."""
-    options = {name: value for name, value in hosts.settings_dict["OPTIONS"].items() if name != "pool"}
+    """Return a connection as the host set it up, but outside of the pool, without an end, and able to prepare."""
+    options = {"prepare_threshold": PREPARE_THRESHOLD, **hosts.settings_dict["OPTIONS"]}
+    options.pop("pool", None)
     return type(hosts)({**hosts.settings_dict, "OPTIONS": options, "CONN_MAX_AGE": None}, TENANT_DATABASE)
 
 
