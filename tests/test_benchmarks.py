@@ -237,6 +237,7 @@ def load_figures(**fields: Any) -> dict[str, Any]:
         "seconds": 1.0,
         "expected": 10,
         "deliveries": 10,
+        "server_load": 0.5,
         "generator_load": 0.5,
         "others_load": 0.0,
         "uncommitted": 0,
@@ -282,6 +283,13 @@ def all_figures() -> dict[str, dict[str, Any]]:
                 "stored": {"1000": cost(100), "1000000": cost(114)},
             }
         },
+        "F": {
+            "ours": {
+                "before": {"same": load_figures(), "another": load_figures()},
+                "meanwhile": {"same": load_figures(), "another": load_figures()},
+                "flood": {"sent": 9_000, "rate_limited": 400},
+            }
+        },
     }
 
 
@@ -293,7 +301,7 @@ def missed(results: dict[str, dict[str, Any]]) -> list[str]:
 def test_targets_that_are_reached_are_said_to_be() -> None:
     found = targets(all_figures())
     assert [target.what for target in found if not target.is_reached] == []
-    assert len(found) == 18
+    assert len(found) == 20
     assert "NOT" not in target_table(found)
 
 
@@ -314,6 +322,7 @@ def test_targets_that_are_reached_are_said_to_be() -> None:
         ("E ours tenants 1000 cpu_us_per_message all", 116.0, ["E"]),
         ("E ours tenants 1000 cpu_us_per_message itself", 116.0, ["E"]),
         ("E ours stored 1000000 cpu_us_per_message all", 116.0, ["E"]),
+        ("F ours meanwhile another latencies p50", 1.3, ["F"]),
         ("A ours half faults reordered", 1, ["All"]),
         ("B ours top uncommitted", 1, ["All"]),
     ],
@@ -360,7 +369,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--scenario", "Z"], "There is no scenario 'Z'; there are A, B, C, D, E."),
+        (["--scenario", "Z"], "There is no scenario 'Z'; there are A, B, C, D, E, F."),
         (["--contender", "granian"], "There is no contender 'granian'; there are limit,"),
         (["--seconds", "soon"], "'soon' isn't a number of seconds from 0.2 to 600"),
         (["--seconds", "nan"], "'nan' isn't a number of seconds from 0.2 to 600"),

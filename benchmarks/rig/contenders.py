@@ -270,7 +270,7 @@ class Commit(Limit):
 class Project(Contender):
     """A Django project, with tenants, users and sessions."""
 
-    settings: ClassVar[str]
+    settings: str
     path: ClassVar[str]
 
     def people(self, services: Services, plan: Plan) -> People:
@@ -353,11 +353,11 @@ class Ours(Project):
     dialect = Messaging
     database = "ours"
     table = "django_tenant_messaging_message"
-    settings = "benchmarks.ours_settings"
     path = "/ws/messages/"
 
-    def __init__(self, workers: int = 1) -> None:
+    def __init__(self, workers: int = 1, settings: str = "benchmarks.ours_settings") -> None:
         self.workers = workers
+        self.settings = settings
         if workers > 1:
             self.name = f"ours-{workers}"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from benchmarks.rig.contenders import Plan, Tenant
+from benchmarks.rig.contenders import Ours, Plan, Tenant
+from benchmarks.rig.flood import flooding
 from benchmarks.rig.loads import Burst, Closed, Open
 from benchmarks.rig.progress import tell
 from benchmarks.rig.stage import staged
@@ -296,9 +297,60 @@ class Flatness:
         }
 
 
+class Flood:
+    """F: what everybody else notices of one who sends far more than they may."""
+
+    name = "F"
+    rooms, members = 20, 10
+    rate = 50
+    """Messages/s of all others of a tenant."""
+    sockets = 4
+    frames_per_second = 1_000
+
+    def title(self, size: Size) -> str:  # noqa: ARG002 - it's the same in all sizes
+        """What it shows."""
+        return f"the time to delivery for others while one user sends {self.frames_per_second:,} messages/s"
+
+    def wants(self, contender: Contender) -> bool:
+        """Ours alone: the others have no limits."""
+        return contender.name == "ours"
+
+    def run(self, contender: Contender, services: Services, size: Size) -> Figures:  # noqa: ARG002 - with limits here
+        """Measure in the tenant of the one and in another, before and meanwhile."""
+        limited = Ours(settings="benchmarks.limited_settings")
+        first = [range(room * self.members, (room + 1) * self.members) for room in range(self.rooms)]
+        tenant = Tenant(self.rooms * self.members, tuple(tuple(members) for members in first))
+        with staged(limited, services, Plan((tenant, tenant)), is_full=False) as stage:
+            quiet = [client for client in stage.server.clients if client.rooms != stage.server.clients[0].rooms]
+            stage.conductor.connect(quiet)
+            half = [
+                [
+                    (place, client.rooms[0])
+                    for place, client in enumerate(quiet)
+                    if client.host == host and not place % (self.members // 2)
+                ]
+                for host in dict.fromkeys(client.host for client in quiet)
+            ]
+            figures: Figures = {"before": self._times(stage, half, size.load)}
+            with flooding(
+                limited.dialect(),
+                stage.server.clients[0],
+                sockets=self.sockets,
+                frames_per_second=self.frames_per_second,
+            ) as counts:
+                figures["meanwhile"] = self._times(stage, half, size.load)
+            return {**figures, "flood": counts}
+
+    def _times(self, stage: Stage, senders: list[list[tuple[int, int]]], seconds: float) -> Figures:
+        figures = {}
+        for whose, of_tenant in zip(("same", "another"), senders, strict=True):
+            figures[whose] = stage.measure(Open(tuple(of_tenant), self.rate, seconds)).figures()
+        return figures
+
+
 def _median(costs: list[Figures]) -> Figures:
     """The round in the middle."""
     return sorted(costs, key=lambda cost: cost["cpu_us_per_message"]["all"])[(len(costs) - 1) // 2]
 
 
-SCENARIOS: tuple[Scenario, ...] = (LargeRoom(), SmallRooms(), BurstOfMessages(), IdleSockets(), Flatness())
+SCENARIOS: tuple[Scenario, ...] = (LargeRoom(), SmallRooms(), BurstOfMessages(), IdleSockets(), Flatness(), Flood())

@@ -132,6 +132,27 @@ def _costs(what: str, rows: Mapping[str, Any], part: str) -> str:
     return table(head, lines)
 
 
+def _flood(rows: Mapping[str, Any]) -> str:
+    head = ("for members of", "p50 ms", "p95", "p99", "max", "CPU % server")
+    lines = [
+        (
+            f"{name} {whose} tenant, {when}",
+            *(f"{figures[when][whose]['latencies'].get(which, 0):.1f}" for which in ("p50", "p95", "p99", "max")),
+            f"{100 * figures[when][whose]['server_load']:.0f}",
+            *_remarks(figures[when][whose]),
+        )
+        for name, figures in rows.items()
+        for when in ("before", "meanwhile")
+        for whose in figures[when]
+    ]
+    counts = [
+        f"{name}: of what the one sent, "
+        + ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in figures["flood"].items())
+        for name, figures in rows.items()
+    ]
+    return "\n".join([table((*head, *REMARKS), lines), *counts])
+
+
 GROUPS = ("server", "postgresql", "redis")
 REMARKS = ("remarks",)
 TABLES: dict[str, tuple[Callable[[Mapping[str, Any]], str], ...]] = {
@@ -140,6 +161,7 @@ TABLES: dict[str, tuple[Callable[[Mapping[str, Any]], str], ...]] = {
     "C": (_burst,),
     "D": (_idle,),
     "E": (_tenants, _stored),
+    "F": (_flood,),
 }
 
 

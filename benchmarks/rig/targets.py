@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 #: Messages/s and deliveries/s of ejabberd 23.01 with its archive, as measured once on two cores; not run here.
 EJABBERD_MESSAGES, EJABBERD_DELIVERIES = 1_475, 13_500
 PLAIN = "tutorial-daphne-core"
+STAYS_RATIO = 1.2
+THEIR = {"same": "the same tenant", "another": "another tenant"}
 FLAT_PERCENT = 15
 FAULTS = ("lost", "duplicated", "reordered", "foreign", "altered", "late")
 
@@ -30,7 +32,7 @@ class Target:
 def targets(results: Results) -> list[Target]:
     """All targets for which there are figures: scenarios by letter, in them contenders by name."""
     found: list[Target] = []
-    for judge in (_large_room, _small_rooms, _burst, _idle, _flat, _flawless):
+    for judge in (_large_room, _small_rooms, _burst, _idle, _flat, _flood, _flawless):
         found += judge({name: _measured(rows) for name, rows in results.items()})
     return found
 
@@ -136,6 +138,16 @@ def _growth(rows: Mapping[str, Any], cost: str, what: str) -> Target:
     names = list(rows)
     span = f"E: growth of a message's cost from {names[0]} to {names[-1]} {what}"
     return _at_most(span, growth, FLAT_PERCENT, "%")
+
+
+def _flood(results: Results) -> Iterator[Target]:
+    ours = results.get("F", {}).get("ours")
+    if ours is None:
+        return
+    for whose, before in ours["before"].items():
+        ratio = ours["meanwhile"][whose]["latencies"]["p50"] / before["latencies"]["p50"]
+        what = f"F: median time to delivery in {THEIR[whose]} during a flood, to that before"
+        yield _at_most(what, ratio, STAYS_RATIO, "x")
 
 
 def _flawless(results: Results) -> Iterator[Target]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 IDLE_CHECK_AFTER = 1.0
 """Seconds of idleness after which a connection is probed before it is used again."""
 PREPARE_THRESHOLD = 5
-"""How often a statement is executed on a connection before that prepares it: psycopg's default, which Django turns off."""
+"""Executions of a statement before its connection prepares it: psycopg's default, which Django turns off."""
 
 _thread = threading.local()
 
