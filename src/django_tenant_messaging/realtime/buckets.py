@@ -39,15 +39,18 @@ class TokenBucket:
     def wait(self, tokens: float, now: float) -> float:
         """Return the seconds until so many tokens are there; 0 when they are."""
         rate, burst = self.limit
-        seconds = max(self.full_at, now) - now - max(burst - tokens, 0) / rate
+        if self.full_at <= now:
+            return 0.0
+        seconds = self.full_at - now - max(burst - tokens, 0) / rate
         return seconds if seconds > ROUNDING else 0.0
 
-    def take(self, tokens: float, now: float) -> None:
-        """Take tokens that are there: see :meth:`wait`."""
+    def take(self, tokens: float, now: float) -> bool:
+        """Take tokens that are there: see :meth:`wait`. Say whether so much was taken that others should hear of it."""
         rate, burst = self.limit
-        tokens = min(tokens, burst)
-        self.full_at = max(self.full_at, now) + tokens / rate
-        self._quiet_at = max(self._quiet_at, now) + tokens / (rate * QUIET_SHARE)
+        seconds = min(tokens, burst) / rate
+        self.full_at = max(self.full_at, now) + seconds
+        self._quiet_at = max(self._quiet_at, now) + seconds / QUIET_SHARE
+        return (self._quiet_at - now) * rate * QUIET_SHARE > burst * QUIET_BURST
 
     def take_away(self, tokens: float, now: float) -> None:
         """Take tokens that were granted elsewhere, whether they are there or not."""
@@ -57,10 +60,6 @@ class TokenBucket:
     def unreported(self, now: float) -> float:
         """Return how many tokens were taken that others haven't heard of, beyond a steady ``QUIET_SHARE``."""
         return max(0.0, self._quiet_at - now) * self.limit.rate * QUIET_SHARE
-
-    def is_loud(self, now: float) -> bool:
-        """Say whether so much was taken that others should hear of it."""
-        return self.unreported(now) > self.limit.burst * QUIET_BURST
 
     def reported(self) -> None:
         """Note that the others were told."""

@@ -29,6 +29,9 @@ class Scope(StrEnum):
     ROOM = "room"
     TENANT = "tenant"
 
+    # That of enumerations is written in Python, and every frame asks for it a dozen times.
+    __hash__ = str.__hash__
+
 
 class Key(NamedTuple):
     """Whose bucket it is."""
@@ -77,21 +80,18 @@ class Limiter:
 
         Raises :class:`~django_tenant_messaging.exceptions.RateLimited` for the one that has to wait longest.
         """
+        asked = [(self._bucket(key, now), key, tokens) for key, tokens in charges if key.scope in self._limits]
         longest, refused = 0.0, None
-        for key, tokens in charges:
-            bucket = self._buckets.get(key)
-            if bucket is not None and (seconds := bucket.wait(tokens, now)) > longest:
+        for bucket, key, tokens in asked:
+            if (seconds := bucket.wait(tokens, now)) > longest:
                 longest, refused = seconds, key.scope
         if refused is not None:
             raise RateLimited(refused, *self._limits[refused], retry_after=math.ceil(longest * 1000) / 1000)
-        for key, tokens in charges:
-            if key.scope in self._limits:
-                bucket = self._bucket(key, now)
-                bucket.take(tokens, now)
-                if bucket.is_loud(now) and key.scope is not Scope.SOCKET:
-                    if not self._loud:
-                        self._on_loud()
-                    self._loud.add(key)
+        for bucket, key, tokens in asked:
+            if bucket.take(tokens, now) and key.scope is not Scope.SOCKET:
+                if not self._loud:
+                    self._on_loud()
+                self._loud.add(key)
 
     def report(self, now: float) -> list[Share]:
         """Return what other processes should hear, and count it as told; nothing as long as nobody takes much."""
