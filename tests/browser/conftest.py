@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from django_tenant_messaging.models import ChatRoom
     from tests.harness.server import Server
+    from tests.harness.sites import Sites
     from tests.harness.tenants import Tenant
 
 T = TypeVar("T")
@@ -46,12 +47,12 @@ class Visitors:
     """Browsers of people, each with a session of their own, whose consoles are listened to."""
 
     browser: Browser
-    server: Server
+    sites: Sites
     complaints: list[str]
 
     def url(self, tenant: Tenant, path: str = "/messages/") -> str:
         """The address of a page of the tenant."""
-        return f"{self.server.origin(tenant)}{path}"
+        return f"{self.sites.origin(tenant)}{path}"
 
     async def open(self, tenant: Tenant, username: str, path: str = "/messages/", **context: Any) -> Page:
         """Log in and open a page."""
@@ -89,15 +90,22 @@ async def outage(server: Server) -> AsyncIterator[None]:
         await asyncio.to_thread(server.start)
 
 
-@pytest_asyncio.fixture
-async def visitors(chromium: str, server: Server) -> AsyncIterator[Visitors]:
-    """A browser; whatever the pages complain of in its console fails the test."""
+@asynccontextmanager
+async def visiting(chromium: str, sites: Sites) -> AsyncIterator[Visitors]:
+    """A browser for pages on a port; whatever they complain of in its console fails the test."""
     complaints: list[str] = []
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
-        yield Visitors(browser, server, complaints)
+        yield Visitors(browser, sites, complaints)
         await browser.close()
     assert complaints == []
+
+
+@pytest_asyncio.fixture
+async def visitors(chromium: str, server: Server) -> AsyncIterator[Visitors]:
+    """A browser for the server's pages."""
+    async with visiting(chromium, server) as visitors:
+        yield visitors
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from playwright.async_api import Locator, Page
 
     from tests.browser.conftest import Visitors
+    from tests.harness.server import Server
     from tests.harness.tenants import Tenant
 
 pytestmark = pytest.mark.usefixtures("rooms")
@@ -209,7 +210,7 @@ async def test_owners_may_delete_what_others_wrote(visitors: Visitors, acme: Ten
     await expect(item(carol, 1).locator(".tombstone")).to_be_visible()
 
 
-async def test_what_was_missed_is_changed_in_its_place(visitors: Visitors, acme: Tenant) -> None:
+async def test_what_was_missed_is_changed_in_its_place(visitors: Visitors, server: Server, acme: Tenant) -> None:
     for number in range(1, 4):
         await in_thread(say, acme, f"message {number}")
     bob = await visitors.open(acme, "bob", PATH)
@@ -221,7 +222,7 @@ async def test_what_was_missed_is_changed_in_its_place(visitors: Visitors, acme:
         change(acme, actions.rename_room, "alice", name="another name")
         say(acme, "message 4")
 
-    async with outage(visitors.server):
+    async with outage(server):
         await expect(bob.locator("#connection")).to_contain_text("Connection lost.")
         await in_thread(talk)
     await expect(message(bob, "message 4")).to_be_visible()
@@ -230,7 +231,7 @@ async def test_what_was_missed_is_changed_in_its_place(visitors: Visitors, acme:
     await expect(bob.locator("h1")).to_have_text("another name")
 
 
-async def test_too_much_was_missed_to_be_sent_again(visitors: Visitors, acme: Tenant) -> None:
+async def test_too_much_was_missed_to_be_sent_again(visitors: Visitors, server: Server, acme: Tenant) -> None:
     for number in range(1, 4):
         await in_thread(say, acme, f"message {number}")
     bob = await visitors.open(acme, "bob", PATH)
@@ -242,7 +243,7 @@ async def test_too_much_was_missed_to_be_sent_again(visitors: Visitors, acme: Te
         with acme.activated():
             RoomCounter.objects.update(last_seq=F("last_seq") + 2_000)
 
-    async with outage(visitors.server):
+    async with outage(server):
         await expect(bob.locator("#connection")).to_contain_text("Connection lost.")
         await in_thread(talk)
     await expect(item(bob, 1).locator(".content")).to_have_text("edited")
@@ -276,12 +277,12 @@ async def test_a_change_of_what_is_not_loaded_is_seen_once_it_is(visitors: Visit
     await expect(bob.locator("#messages .message")).to_have_count(70)
 
 
-async def test_an_edit_that_fails_is_kept_until_it_succeeds(visitors: Visitors, acme: Tenant) -> None:
+async def test_an_edit_that_fails_is_kept_until_it_succeeds(visitors: Visitors, server: Server, acme: Tenant) -> None:
     alice = await visitors.open(acme, "alice", PATH)
     await write(alice, "first")
     await press(alice, 1, "Edit")
     await alice.get_by_role("textbox", name="Edit message").fill("second")
-    async with outage(visitors.server):
+    async with outage(server):
         await expect(alice.locator("#connection")).to_contain_text("Connection lost.")
         await alice.get_by_role("button", name="Save").click()
         await expect(alice.locator(".editor .notice")).to_have_text("Not saved: The connection is lost.")

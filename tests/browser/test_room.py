@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from django_tenant_messaging.models import ChatRoom
     from tests.browser.conftest import Visitors
+    from tests.harness.server import Server
     from tests.harness.tenants import Tenant
 
 pytestmark = pytest.mark.usefixtures("rooms")
@@ -75,12 +76,12 @@ async def test_a_mention_is_marked_for_the_mentioned_one(visitors: Visitors, acm
     await expect(bob.locator("#notifications [data-part=count]")).to_be_hidden()
 
 
-async def test_the_connection_is_lost_and_recovered(visitors: Visitors, acme: Tenant) -> None:
+async def test_the_connection_is_lost_and_recovered(visitors: Visitors, server: Server, acme: Tenant) -> None:
     alice = await visitors.open(acme, "alice", PATH)
     bob = await visitors.open(acme, "bob", PATH)
     await write(alice, "before")
     await expect(message(bob, "before")).to_be_visible()
-    async with outage(visitors.server):
+    async with outage(server):
         await expect(alice.locator("#connection")).to_contain_text("Connection lost.")
         await write(alice, "during the outage")
         await expect(message(alice, "during the outage").locator(".state")).to_have_text("Sending…")
@@ -276,7 +277,7 @@ async def test_who_is_removed_is_told(visitors: Visitors, acme: Tenant) -> None:
     await expect(carol.locator("#id_content")).to_be_disabled()
 
 
-async def test_the_pages_speak_french(visitors: Visitors, acme: Tenant) -> None:
+async def test_the_pages_speak_french(visitors: Visitors, server: Server, acme: Tenant) -> None:
     alice = await visitors.open(acme, "alice", locale="fr-FR")
     await expect(alice.locator("h1")).to_have_text("Conversations")
     await expect(alice.locator("#start-title")).to_have_text("Nouvelle conversation")
@@ -284,7 +285,7 @@ async def test_the_pages_speak_french(visitors: Visitors, acme: Tenant) -> None:
     await connected(alice)
     await write(alice, "Bonjour")
     await expect(message(alice, "Bonjour").locator(".broadcast")).to_have_text("Tous les membres")
-    async with outage(visitors.server):
+    async with outage(server):
         await expect(alice.locator("#connection")).to_contain_text("Connexion perdue.")
 
 

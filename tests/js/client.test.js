@@ -168,6 +168,20 @@ test("a send without an answer is repeated with the same client id after reconne
   assert.equal(stage.socket.requests("send").length, 0);
 });
 
+test("what is sent while the socket closes goes out by the next one", async () => {
+  const stage = await new Stage().open();
+  const closing = stage.socket;
+  closing.readyState = 2;
+  const sent = stage.client.send(1, "late");
+  await settled();
+  assert.deepEqual(closing.requests("send"), []);
+  await stage.reconnect();
+  await stage.greet();
+  assert.deepEqual(stage.socket.requests("send").map(({ content }) => content), ["late"]);
+  await stage.socket.answers("send", { room: 1, message: { seq: 11 }, duplicate: false });
+  await sent;
+});
+
 test("a refused send is rejected with the server's code and not repeated", async () => {
   const stage = await new Stage().open();
   const sent = stage.client.send(1, " ");

@@ -56,6 +56,7 @@ export class FakeSocket {
   /** @type {((event: { code: number }) => void) | null} */
   onclose = null;
   closed = false;
+  readyState = 1;
   /** @type {any[]} */
   sent = [];
 

@@ -18,6 +18,8 @@ import { MessagingError, SUBPROTOCOL } from "./protocol.js";
 
 const HELLO_TIMEOUT_MS = 15_000;
 const REPLY_TIMEOUT_MS = 20_000;
+/** What a `WebSocket` says while it can be written to. */
+const OPEN = 1;
 /** The close code of a link that ended without the server saying why. */
 const LOST = 1006;
 
@@ -61,7 +63,10 @@ export class Link {
         reject(new MessagingError("timeout", "The server did not answer in time."));
       }, REPLY_TIMEOUT_MS);
       this.pending.set(id, { resolve, reject, timer });
-      this.socket.send(JSON.stringify({ ...fields, type, id }));
+      // One that is closing takes nothing more; its end, which is yet to be told, rejects what is pending.
+      if (this.socket.readyState === OPEN) {
+        this.socket.send(JSON.stringify({ ...fields, type, id }));
+      }
     });
   }
 
