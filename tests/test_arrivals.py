@@ -19,7 +19,7 @@ from django_tenant_messaging.exceptions import Unavailable
 from django_tenant_messaging.realtime import batching, presence
 from django_tenant_messaging.realtime.batching import MAX_BATCH, Batches
 from django_tenant_messaging.realtime.close_codes import CloseCode
-from django_tenant_messaging.realtime.handshake import Standing, identify, identify_all
+from django_tenant_messaging.realtime.handshake import Standing, identify, identify_together
 from django_tenant_messaging.realtime.hub import hub_of_this_loop
 from django_tenant_messaging.selectors import online_contacts_of, room_positions_of
 from django_tenant_messaging.tenancy import current_schema, handshake_request, run_in_tenant
@@ -76,7 +76,7 @@ async def test_a_crowd_of_two_tenants_gets_each_their_own_in_a_few_calls(
         assert peer.hello["user"]["username"] == f"{schema_name}{number}"
         assert [room["name"] for room in peer.hello["rooms"]] == [f"{schema_name} {number // 2}"]
         assert all(user["username"].startswith(schema_name) for user in peer.hello["online"])
-    assert set(calls) == {"find_tenants", "identify_all", "_read_welcomes"}
+    assert set(calls) == {"find_tenants", "identify_together", "_read_welcomes"}
     assert max(calls.values()) <= 12
 
 
@@ -173,12 +173,17 @@ def test_together_decides_as_alone(acme: Tenant, globex: Tenant, crowds: dict[st
             for found in decide(requests)
         ]
 
+    def identified(requests: list[Any]) -> list[Standing | CloseCode]:
+        found = identify_together("acme", requests)
+        assert any(found)
+        return [standing or identify("acme", request) for request, standing in zip(requests, found, strict=True)]
+
     with acme.activated():
         keys = cases(crowds["acme"])
         users = [acme.users[f"acme{number}"] for number in range(CROWD)]
         again = cases([session_of(user, backend=BACKENDS[0]) for user in users])
         alone = outcomes(lambda requests: [identify("acme", request) for request in requests], keys)
-        together = outcomes(lambda requests: identify_all("acme", requests), again)
+        together = outcomes(identified, again)
     assert together == alone
     refused = [place for place, outcome in enumerate(alone) if outcome is CloseCode.UNAUTHENTICATED]
     assert refused == [1, 2, 3, 4, 5, 8, 10, 11, 12, 13, 14, 15]
@@ -193,7 +198,8 @@ def test_a_session_of_an_older_secret_key_counts(acme: Tenant, crowds: dict[str,
     fallback = {"SECRET_KEY": "a new one", "SECRET_KEY_FALLBACKS": [django_settings.SECRET_KEY]}
     requests = [handshake_request(scope_for(acme.host, cookie=key)) for key in crowds["acme"][:2]]
     with override_settings(**fallback), acme.activated():
-        found = identify_all("acme", requests)
+        assert identify_together("acme", requests) == [None, None]
+        found = [identify("acme", request) for request in requests]
     assert [isinstance(standing, Standing) for standing in found] == [True, True]
 
 
@@ -203,7 +209,7 @@ def test_a_crowd_costs_as_many_queries_as_one(acme: Tenant, crowds: dict[str, li
     users = [acme.users[f"acme{place}"] for place in range(number)]
     with acme.activated():
         with exactly(2):
-            found = identify_all("acme", requests)
+            found = identify_together("acme", requests)
         with exactly(1):
             rooms = room_positions_of(users, limit=9)
         with exactly(1):
@@ -238,7 +244,7 @@ async def test_sessions_elsewhere_are_looked_at_one_at_a_time(
         client = await run_in_tenant("acme", acme.client, acme.users["alice"])
         peer = await peers.open(scope_for(acme.host, cookie=client.cookies["sessionid"].value))
     assert peer.hello["user"]["username"] == "alice"
-    assert "identify_all" not in calls
+    assert "identify_together" not in calls
 
 
 # Batches

@@ -10,7 +10,7 @@ from ..signals import tenant_refused
 from ..tenancy import handshake_request, public_schema, run_in_tenant
 from .batching import Batches
 from .close_codes import CloseCode
-from .handshake import find_tenants, identify, identify_all, may_identify_together
+from .handshake import find_tenants, identify, identify_together, may_identify_together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -28,7 +28,7 @@ class Arrivals:
 
     def __init__(self, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         self._tenants: Batches[HttpRequest, Tenant | CloseCode] = Batches(spawn, find_tenants)
-        self._standings: Batches[HttpRequest, Standing | CloseCode] = Batches(spawn, identify_all)
+        self._standings: Batches[HttpRequest, Standing | None] = Batches(spawn, identify_together)
 
     async def admit(self, scope: Mapping[str, Any]) -> tuple[str, Standing] | CloseCode:
         """Return the tenant's schema and who connects, or why they may not."""
@@ -49,6 +49,7 @@ class Arrivals:
         return found if isinstance(found, CloseCode) else (tenant.schema_name, found)
 
     async def _identify(self, schema_name: str, request: HttpRequest) -> Standing | CloseCode:
-        if may_identify_together():
-            return await self._standings.ask(schema_name, request)
+        standing = await self._standings.ask(schema_name, request) if may_identify_together() else None
+        if standing is not None:
+            return standing
         return await run_in_tenant(schema_name, identify, schema_name, request)

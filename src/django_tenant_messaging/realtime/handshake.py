@@ -88,22 +88,18 @@ def may_identify_together() -> bool:
     return store is DatabaseSessions and messaging_settings.TENANT_MEMBERSHIP is None
 
 
-def identify_all(schema_name: str, requests: Sequence[HttpRequest]) -> list[Standing | CloseCode]:
-    """Do as :func:`identify` for each, where that may be done together; two queries for all who are signed in.
+def identify_together(schema_name: str, requests: Sequence[HttpRequest]) -> list[Standing | None]:
+    """Return for each who connects, two queries for all; ``None`` for those of whom :func:`identify` has to decide.
 
-    Anybody else is looked at alone, by Django's own functions.
+    That is everybody who isn't plainly signed in, so that it is Django's own functions that refuse somebody.
     """
     session_keys = [DatabaseSessions(_session_key(request)).session_key or "" for request in requests]
     sessions = _read_sessions(session_keys)
     user_keys = {key: _user_key(session) for key, session in sessions.items()}
     asked = {key for key in user_keys.values() if key is not None}
     users: dict[Any, Any] = get_user_model()._default_manager.in_bulk(asked)
-    found: list[Standing | CloseCode] = []
-    for request, key in zip(requests, session_keys, strict=True):
-        user = users.get(user_keys.get(key))
-        standing = None if user is None else _standing_of(user, key, sessions[key], schema_name)
-        found.append(standing or identify(schema_name, request))
-    return found
+    found = [(key, users.get(user_keys.get(key))) for key in session_keys]
+    return [None if user is None else _standing_of(user, key, sessions[key], schema_name) for key, user in found]
 
 
 def _read_sessions(keys: Collection[str]) -> dict[str, Mapping[str, Any]]:
