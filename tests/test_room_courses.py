@@ -21,7 +21,7 @@ from django.test import override_settings
 from django_tenant_messaging.events import MembersChanged, MessagePosted
 from django_tenant_messaging.exceptions import NotFound
 from django_tenant_messaging.payloads import Position, Resume
-from django_tenant_messaging.realtime import catchup, following, hub
+from django_tenant_messaging.realtime import batching, catchup, following, hub
 from django_tenant_messaging.realtime.commands import Commands
 from django_tenant_messaging.realtime.handshake import Standing
 from django_tenant_messaging.realtime.hints import Hint, hint_of
@@ -30,7 +30,7 @@ from django_tenant_messaging.selectors import Changes, Heads
 from django_tenant_messaging.types import MessageData, RoomPosition, UserRef
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 ROOM = 1
 EPOCH = "epoch"
@@ -111,6 +111,9 @@ class Room:
 
     def room_positions(self, user: Any, **_limit: Any) -> list[RoomPosition]:
         return [] if user.pk in self.left else [self.access_room(user, ROOM)]
+
+    def room_positions_of(self, users: Sequence[Any], **_limit: Any) -> list[list[RoomPosition]]:
+        return [self.room_positions(user) for user in users]
 
 
 class Client:
@@ -319,13 +322,14 @@ async def at_once(_schema_name: str, function: Callable[..., Any], *args: Any, *
 
 
 def patches(room: Room) -> Iterator[Any]:
-    for module in (hub, following, catchup):
+    for module in (hub, following, batching, catchup):
         yield patch.object(module, "run_in_tenant", at_once)
     for module in (hub, catchup):
         yield patch.object(module, "read_changes", room.read_changes)
     yield patch.object(catchup, "access_membership", room.access_room)
     yield patch.object(following, "room_positions", room.room_positions)
-    yield patch.object(following, "online_contacts", lambda _user: [])
+    yield patch.object(following, "room_positions_of", room.room_positions_of)
+    yield patch.object(following, "online_contacts_of", lambda users: [[] for _ in users])
     yield patch.object(hub, "GAP_PATIENCE", 0)
     yield patch.object(hub, "FILL_PAGE", 7)
     yield patch.object(catchup, "PAGE", 5)

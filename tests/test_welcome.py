@@ -28,12 +28,12 @@ async def test_what_happens_during_the_welcome_waits_for_the_hello(
 
     loop, reached, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
 
-    def slowly(user: Any) -> list[Any]:
+    def slowly(users: list[Any]) -> list[Any]:
         loop.call_soon_threadsafe(reached.set)
         assert go_on.wait(10)
-        return []
+        return [[] for _ in users]
 
-    monkeypatch.setattr(following, "online_contacts", slowly)
+    monkeypatch.setattr(following, "online_contacts_of", slowly)
     connecting = asyncio.create_task(peers.connect(acme, "bob", resume=False))
     await reached.wait()
     await run_in_tenant("acme", actions.create_room, alice, name="comes", members=[bob])

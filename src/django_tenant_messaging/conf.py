@@ -169,7 +169,8 @@ class MessagingSettings:
     """Threads, each with one database connection at most, that a process uses for WebSocket work. A tenant gets as
     many of them as it leaves free to the others: alone half of them, rounded up."""
     DATABASE_QUEUE_LIMIT = Setting(2_000, at_least(1))
-    """Most calls of one tenant that wait for a thread in a process; more are refused as ``unavailable``."""
+    """Most calls of one tenant that wait for a thread in a process, and most connections that wait for the next of the
+    calls that they share; more are refused as ``unavailable``."""
     STATEMENT_TIMEOUT: Setting[float | None] = Setting(15.0, or_none(seconds(0.1)))
     """Seconds after which PostgreSQL ends a statement of the WebSocket's work, which is refused as ``unavailable``
     then. ``None`` leaves it to the database's own setting, here and in the next two."""

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 PATIENCE = 10.0
 
 
-def session_of(user: User) -> str:
+def session_of(user: User, *, backend: str | None = None) -> str:
     """Log a user in, in the current tenant, and return the session's key."""
     request = HttpRequest()
     request.session = SessionStore()
-    login(request, user)
+    login(request, user, backend=backend)
     request.session.save()
     return str(request.session.session_key)
 

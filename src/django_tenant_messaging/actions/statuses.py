@@ -13,7 +13,7 @@ from ..conf import messaging_settings
 from ..events import PresenceChanged, emit_on_commit
 from ..exceptions import NotFound
 from ..models import UserStatus
-from ..selectors import quiet_room_ids, user_ref
+from ..selectors import quiet_room_ids, user_key_type, user_ref
 from ..tenancy import TENANT_DATABASE, current_schema
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _count_out(user_keys: list[Any], *, process: str) -> list[Any]:
         cursor.execute(
             f"UPDATE {TABLE} SET connections = {OTHERS}, is_online = {OTHERS} <> '{{}}'::jsonb,"
             f" last_seen = clock_timestamp() WHERE id IN (SELECT id FROM {TABLE}"
-            f" WHERE user_id = ANY(%(users)s::{_key_type()}[]) AND is_online ORDER BY id FOR UPDATE)"
+            f" WHERE user_id = ANY(%(users)s::{user_key_type()}[]) AND is_online ORDER BY id FOR UPDATE)"
             " RETURNING user_id, is_online",
             {"process": process, "users": user_keys},
         )
@@ -110,7 +110,7 @@ def renew_connections(user_keys: Collection[Any], *, process: str) -> None:
             f" UPDATE {TABLE} SET is_online = true, last_seen = clock_timestamp(),"
             f" connections = {OTHERS} || {entry}, online_until = {until}"
             # Locked in one order: two processes that renew the same users must not wait for each other.
-            f" WHERE id IN (SELECT id FROM {TABLE} WHERE user_id = ANY(%(users)s::{_key_type()}[])"
+            f" WHERE id IN (SELECT id FROM {TABLE} WHERE user_id = ANY(%(users)s::{user_key_type()}[])"
             " ORDER BY id FOR UPDATE)",
             {"process": process, "ttl": messaging_settings.PRESENCE_TTL, "users": list(user_keys)},
         )
@@ -150,17 +150,11 @@ def _insertion(values: Mapping[str, str]) -> str:
     return (
         f"INSERT INTO {TABLE} (user_id, {', '.join(values)})"
         f" SELECT {key}, {', '.join(values.values())} FROM {quote(options.db_table)} u"
-        f" WHERE {key} = ANY(%(users)s::{_key_type()}[])"
+        f" WHERE {key} = ANY(%(users)s::{user_key_type()}[])"
         f" AND NOT EXISTS (SELECT FROM {TABLE} s WHERE s.user_id = {key})"
         # Locked against deletion, which would fail the foreign key at the commit.
         f" ORDER BY {key} FOR KEY SHARE OF u ON CONFLICT (user_id) DO NOTHING"
     )
-
-
-def _key_type() -> str:
-    key: Any = get_user_model()._meta.pk
-    name: str = key.rel_db_type(connections[TENANT_DATABASE])
-    return name
 
 
 def _no_such_user(user: AbstractBaseUser) -> NotFound:

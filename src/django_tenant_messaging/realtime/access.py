@@ -11,9 +11,9 @@ from django.contrib.auth import get_user_model
 
 from ..conf import messaging_settings
 from ..exceptions import MessagingError, TenantNotReady
-from ..tenancy import forget_readiness, public_schema, run_in_tenant, session_hash
+from ..tenancy import forget_readiness, handshake_request, public_schema, run_in_tenant, session_hash
 from .close_codes import CloseCode
-from .handshake import find_tenant, live_sessions, standing_lost
+from .handshake import find_tenants, live_sessions, standing_lost
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -97,10 +97,10 @@ def _host(scope: Mapping[str, Any]) -> bytes:
 
 
 def _served_hosts(scopes: Mapping[bytes, Mapping[str, Any]], schema_name: str) -> set[bytes]:
-    found = {host: find_tenant(scope) for host, scope in scopes.items()}
+    found = find_tenants(schema_name, [handshake_request(scope) for scope in scopes.values()])
     return {
         host
-        for host, tenant in found.items()
+        for host, tenant in zip(scopes, found, strict=True)
         if not isinstance(tenant, CloseCode) and tenant.schema_name == schema_name
     }
 

@@ -11,23 +11,21 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..conf import messaging_settings
-from ..exceptions import FrameError, MessagingError, RateLimited, TenantNotReady, Unavailable
+from ..exceptions import FrameError, MessagingError, RateLimited, TenantNotReady
 from ..payloads import PROTOCOL, HelloFrame, RoomPayload, UserPayload, parse_frame, user_payloads
 from ..selectors import user_ref
-from ..signals import tenant_refused
-from ..tenancy import close_executor, public_schema, run_in_tenant
+from ..tenancy import close_executor
 from .allowance import LONGEST_PAUSE, SHORTEST_PAUSE, Allowance, charge_handshake
 from .close_codes import CloseCode
 from .commands import Commands
 from .draining import TerminationGuard
-from .handshake import choose_protocol, find_tenant, identify
+from .handshake import choose_protocol
 from .hub import hub_of_this_loop, running_hub
 from .socket import Socket
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-    from .handshake import Standing
     from .hub import Hub
     from .outbox import AsgiSend
 
@@ -92,7 +90,7 @@ class MessagingWebSocket:
         except RateLimited as error:
             await _refuse(send, Refusal(CloseCode.RATE_LIMITED, math.ceil(error.retry_after)), scope, protocol)
             return
-        admitted = await self._admit(scope)
+        admitted = await hub.arrivals.admit(scope)
         if isinstance(admitted, CloseCode):
             await _refuse(send, Refusal(admitted), scope, protocol)
             return
@@ -100,23 +98,6 @@ class MessagingWebSocket:
         await send({"type": "websocket.accept", "subprotocol": protocol})
         socket = partial(Socket, schema_name=schema_name, standing=standing, scope=scope, send=send)
         await _Connection(hub, socket).serve(receive)
-
-    async def _admit(self, scope: MutableMapping[str, Any]) -> tuple[str, Standing] | CloseCode:
-        """Return the tenant's schema and who connects, or why they may not."""
-        try:
-            tenant = await run_in_tenant(public_schema(), find_tenant, scope)
-            if isinstance(tenant, CloseCode):
-                return tenant
-            found = await run_in_tenant(tenant.schema_name, identify, scope, tenant)
-        except TenantNotReady as error:
-            tenant_refused.send_robust(None, readiness=error.readiness, face="websocket")
-            return CloseCode.UNAVAILABLE
-        except Unavailable:
-            return CloseCode.UNAVAILABLE
-        except Exception:
-            logger.exception("A handshake failed.")
-            return CloseCode.UNAVAILABLE
-        return found if isinstance(found, CloseCode) else (tenant.schema_name, found)
 
 
 class _Connection:

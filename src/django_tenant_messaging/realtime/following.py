@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..conf import messaging_settings
 from ..exceptions import MessagingError
-from ..selectors import access_room, online_contacts, room_positions, rooms_among
+from ..selectors import access_room, online_contacts_of, room_positions, room_positions_of, rooms_among
 from ..tenancy import run_in_tenant
+from .batching import Batches
 from .close_codes import CloseCode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from django.contrib.auth.models import AbstractBaseUser
 
     from ..types import RoomPosition, UserRef
@@ -41,13 +44,14 @@ class Following:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
+        self._welcomes: Batches[AbstractBaseUser, _Welcome] = Batches(hub.spawn, _read_welcomes)
         self._refreshing: set[tuple[str, str]] = set()
         self._stale: set[tuple[str, str]] = set()
 
     async def enter(self, socket: Socket) -> list[UserRef]:
         """Read a fresh socket's rooms; return who is online among those that its user shares a room with."""
         with self._hub.listening():
-            welcome = await run_in_tenant(socket.schema_name, _read_welcome, socket.user)
+            welcome = await self._welcomes.ask(socket.schema_name, socket.user)
             socket.rooms_limited, socket.passed_over = welcome.is_limited, welcome.passed_over
             for room in welcome.rooms:
                 socket.enter_room(room, self._hub.feed_at(socket.schema_name, room))
@@ -129,13 +133,18 @@ class Following:
         return False
 
 
-def _read_welcome(user: AbstractBaseUser) -> _Welcome:
+def _read_welcomes(_schema_name: str, users: Sequence[AbstractBaseUser]) -> list[_Welcome]:
+    """Read what fresh sockets of these users start with; two statements, and more for who is in very many rooms."""
     most = messaging_settings.MAX_ROOMS_PER_SOCKET
-    rooms, passed_over = room_positions(user, limit=most + 1), set[int]()
-    is_limited = len(rooms) > most
-    if is_limited:
-        # Before the rooms: what is joined in between is among the latest, or is noticed as new.
-        passed_over = {room.room_id for room in rooms_among(user, ())}
-        rooms = room_positions(user, limit=most)
-        passed_over.difference_update(room.room_id for room in rooms)
-    return _Welcome(sorted(rooms, key=lambda room: room.room_id), is_limited, passed_over, online_contacts(user))
+    rooms_of_each = room_positions_of(users, limit=most + 1)
+    welcomes: list[_Welcome] = []
+    for user, found, online in zip(users, rooms_of_each, online_contacts_of(users), strict=True):
+        rooms, passed_over = found, set[int]()
+        is_limited = len(found) > most
+        if is_limited:
+            # Before the rooms: what is joined in between is among the latest, or is noticed as new.
+            passed_over = {room.room_id for room in rooms_among(user, ())}
+            rooms = room_positions(user, limit=most)
+            passed_over.difference_update(room.room_id for room in rooms)
+        welcomes.append(_Welcome(sorted(rooms, key=lambda room: room.room_id), is_limited, passed_over, online))
+    return welcomes

@@ -2,42 +2,58 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
-from django.contrib.auth import get_user
+from django.contrib.auth import (
+    BACKEND_SESSION_KEY,
+    HASH_SESSION_KEY,
+    SESSION_KEY,
+    get_user,
+    get_user_model,
+    load_backend,
+)
+from django.contrib.auth.backends import ModelBackend
 from django.contrib.sessions.backends.db import SessionStore as DatabaseSessions
+from django.core.exceptions import ValidationError
 from django.utils import timezone
+from django.utils.crypto import constant_time_compare
+from django.utils.module_loading import import_string
 
-from ..exceptions import TenantNotFound
+from ..conf import messaging_settings
 from ..payloads import PROTOCOL
 from ..permissions import may_use_tenant
 from ..tenancy import (
     Tenant,
-    handshake_request,
     origin_allowed,
-    resolve_tenant,
+    resolve_tenants,
     session_belongs_here,
 )
 from .close_codes import CloseCode
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from django.contrib.auth.models import AbstractBaseUser
     from django.http import HttpRequest
 
 
-def find_tenant(scope: Mapping[str, Any]) -> Tenant | CloseCode:
-    """Return the tenant whose socket is asked for by a page of its own; synchronous, in the shared schema."""
-    request = handshake_request(scope)
-    try:
-        tenant = resolve_tenant(request)
-    except TenantNotFound:
-        return CloseCode.UNKNOWN_TENANT
-    return tenant if origin_allowed(request, tenant) else CloseCode.FORBIDDEN
+def find_tenants(_schema_name: str, requests: Sequence[HttpRequest]) -> list[Tenant | CloseCode]:
+    """Return the tenants whose sockets are asked for by pages of their own; synchronous, in the shared schema.
+
+    One query, and another for a page of an address that is not the socket's own.
+    """
+    return [
+        CloseCode.UNKNOWN_TENANT
+        if tenant is None
+        else tenant
+        if origin_allowed(request, tenant)
+        else CloseCode.FORBIDDEN
+        for request, tenant in zip(requests, resolve_tenants(requests), strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +69,67 @@ class Standing:
     """Changes with the password."""
 
 
-def identify(scope: Mapping[str, Any], tenant: Tenant) -> Standing | CloseCode:
+def identify(schema_name: str, request: HttpRequest) -> Standing | CloseCode:
     """Return who connects, or why they may not; synchronous, in the tenant's schema."""
-    request = handshake_request(scope)
     engine = import_module(settings.SESSION_ENGINE)
     request.session = engine.SessionStore(_session_key(request))
     user: Any = get_user(request)
-    if not (user.is_authenticated and session_belongs_here(request.session, tenant.schema_name)):
+    if not (user.is_authenticated and session_belongs_here(request.session, schema_name)):
         return CloseCode.UNAUTHENTICATED
-    if not may_use_tenant(user, tenant.schema_name):
+    if not may_use_tenant(user, schema_name):
         return CloseCode.FORBIDDEN
     key = request.session.session_key or ""
     return Standing(user, key if live_sessions([key]) else "", user.get_session_auth_hash())
+
+
+def may_identify_together() -> bool:
+    """Say whether sessions are Django's own rows, and nothing of the host's has to be asked of each user."""
+    store = import_module(settings.SESSION_ENGINE).SessionStore
+    return store is DatabaseSessions and messaging_settings.TENANT_MEMBERSHIP is None
+
+
+def identify_together(schema_name: str, requests: Sequence[HttpRequest]) -> list[Standing | None]:
+    """Return for each who connects, two queries for all; ``None`` for those of whom :func:`identify` has to decide.
+
+    That is everybody who isn't plainly signed in, so that it is Django's own functions that refuse somebody.
+    """
+    session_keys = [DatabaseSessions(_session_key(request)).session_key or "" for request in requests]
+    sessions = _read_sessions(session_keys)
+    user_keys = {key: _user_key(session) for key, session in sessions.items()}
+    asked = {key for key in user_keys.values() if key is not None}
+    users: dict[Any, Any] = get_user_model()._default_manager.in_bulk(asked)
+    found = [(key, users.get(user_keys.get(key))) for key in session_keys]
+    return [None if user is None else _standing_of(user, key, sessions[key], schema_name) for key, user in found]
+
+
+def _read_sessions(keys: Collection[str]) -> dict[str, Mapping[str, Any]]:
+    rows = DatabaseSessions.get_model_class().objects.filter(session_key__in=set(keys), expire_date__gt=timezone.now())
+    decode = DatabaseSessions().decode
+    return {key: decode(data) for key, data in rows.values_list("session_key", "session_data")}
+
+
+def _user_key(session: Mapping[str, Any]) -> Any:
+    """Return the key of a session's user, if the user is found by that alone."""
+    path = str(session.get(BACKEND_SESSION_KEY))
+    if path not in settings.AUTHENTICATION_BACKENDS or import_string(path).get_user is not ModelBackend.get_user:
+        return None
+    with suppress(ValidationError):
+        return get_user_model()._meta.pk.to_python(session.get(SESSION_KEY))
+    return None
+
+
+def _standing_of(user: Any, session_key: str, session: Mapping[str, Any], schema_name: str) -> Standing | None:
+    """Return the standing of somebody whose session and user are there, unless something is wrong with them."""
+    backend: Any = load_backend(session[BACKEND_SESSION_KEY])
+    password_hash = user.get_session_auth_hash()
+    if (
+        constant_time_compare(session.get(HASH_SESSION_KEY, ""), password_hash)
+        and session_belongs_here(session, schema_name)
+        and backend.user_can_authenticate(user)
+        and may_use_tenant(user, schema_name)
+    ):
+        return Standing(user, session_key, password_hash)
+    return None
 
 
 def live_sessions(keys: Collection[str]) -> set[str]:

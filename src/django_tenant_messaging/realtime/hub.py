@@ -16,6 +16,7 @@ from ..payloads import HeartbeatFrame
 from ..selectors import read_changes
 from ..tenancy import run_in_tenant
 from .access import AccessKeeper
+from .arrivals import Arrivals
 from .catchup import CatchUp
 from .close_codes import CloseCode
 from .comparison import Comparison
@@ -84,6 +85,7 @@ class Hub:
         self.link = LayerLink(messaging_settings.CHANNEL_LAYER, self.process, self._on_message)
         self.presence = PresenceKeeper(self)
         self.access = AccessKeeper(self)
+        self.arrivals = Arrivals(self.spawn)
         self.sends = Sends(self.spawn, self._publish)
         self.limiter = Limiter(limits_of_settings(), self._share_soon)
         self.following = Following(self)

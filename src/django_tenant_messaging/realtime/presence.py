@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +24,16 @@ logger = logging.getLogger(__name__)
 Key = tuple[str, str]
 
 MAX_BATCH = 500
+SPACING = 0.2
+"""Seconds between two times that a tenant's changes are stored: who comes meanwhile is stored, and told, together."""
 
 
 class PresenceKeeper:
     """Counts a user once however many sockets there are.
 
     For each tenant one task compares what is stored with what is true, for all users of whom that may have changed at
-    once, until they agree: connecting and disconnecting in quick succession can't be stored in the wrong order.
+    once, until they agree: connecting and disconnecting in quick succession can't be stored in the wrong order. It
+    lasts until nothing has changed for ``SPACING``: a crowd that comes costs each client a few frames.
     """
 
     def __init__(self, hub: Hub) -> None:
@@ -37,6 +41,7 @@ class PresenceKeeper:
         self._online: dict[Key, AbstractBaseUser] = {}
         self._unsettled: defaultdict[str, dict[str, AbstractBaseUser]] = defaultdict(dict)
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._hurry = asyncio.Event()
 
     @property
     def online_count(self) -> int:
@@ -51,15 +56,18 @@ class PresenceKeeper:
 
     async def settled(self, patience: float) -> None:
         """Wait, at most so many seconds, until what is stored is true."""
+        self._hurry.set()
         if self._tasks:
             await asyncio.wait(self._tasks.values(), timeout=patience)
+        self._hurry.clear()
 
     async def _settle(self, schema_name: str) -> None:
         unsettled = self._unsettled[schema_name]
         try:
             while unsettled:
                 users = {user_id: unsettled.pop(user_id) for user_id in list(unsettled)[:MAX_BATCH]}
-                await self._store(schema_name, users)
+                if await self._store(schema_name, users) and len(unsettled) < MAX_BATCH:
+                    await self._pause()
         except MessagingError as error:
             logger.warning("[%s] Who is online couldn't be stored: %s", schema_name, error)
         except Exception:
@@ -67,7 +75,13 @@ class PresenceKeeper:
         finally:
             del self._tasks[schema_name], self._unsettled[schema_name]
 
-    async def _store(self, schema_name: str, users: dict[str, AbstractBaseUser]) -> None:
+    async def _pause(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SPACING):
+                await self._hurry.wait()
+
+    async def _store(self, schema_name: str, users: dict[str, AbstractBaseUser]) -> bool:
+        """Store what is true of users; say whether anything was to be stored."""
         opened: dict[Key, AbstractBaseUser] = {}
         closed: dict[Key, AbstractBaseUser] = {}
         for user_id, user in users.items():
@@ -78,12 +92,12 @@ class PresenceKeeper:
             elif self._online.pop(key, None) is not None:
                 # Taken out first: what can't be stored isn't renewed either, so that it runs out by itself.
                 closed[key] = user
-        if opened or closed:
-            store = partial(
-                store_connections, opened=opened.values(), closed=closed.values(), process=self._hub.process
-            )
-            await run_in_tenant(schema_name, store)
-            self._online.update(opened)
+        if not opened and not closed:
+            return False
+        store = partial(store_connections, opened=opened.values(), closed=closed.values(), process=self._hub.process)
+        await run_in_tenant(schema_name, store)
+        self._online.update(opened)
+        return True
 
     async def renew_forever(self) -> None:
         """Keep the connected online, one statement for each tenant, and take those offline whose process died."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from .conversations import list_conversations, room_positions, rooms_among
+from .conversations import list_conversations, room_positions, room_positions_of, rooms_among
 from .history import room_history
-from .members import list_members, mentioned_members, online_contacts
+from .members import list_members, mentioned_members, online_contacts_of
 from .messages import message_by_id, messages_by_id
 from .notifications import list_notifications
 from .revisions import list_revisions, was_written_as
 from .rooms import access_membership, access_quietness, access_room, quiet_room_ids
 from .timeline import Asked, Changes, Heads, read_changes, read_heads
-from .users import find_users, user_ref, username_field
+from .users import find_users, user_key_type, user_ref, username_field
 
 __all__ = [
     "Asked",
@@ -27,13 +27,15 @@ __all__ = [
     "mentioned_members",
     "message_by_id",
     "messages_by_id",
-    "online_contacts",
+    "online_contacts_of",
     "quiet_room_ids",
     "read_changes",
     "read_heads",
     "room_history",
     "room_positions",
+    "room_positions_of",
     "rooms_among",
+    "user_key_type",
     "user_ref",
     "username_field",
     "was_written_as",

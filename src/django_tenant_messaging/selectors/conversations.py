@@ -18,10 +18,10 @@ from ..types import Conversation, RoomPosition
 from .messages import load_messages
 from .rooms import memberships_of, other_of, position_of
 from .timeline import RECENT_JOIN_SECONDS
-from .users import username_field
+from .users import user_key_type, username_field
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from django.contrib.auth.models import AbstractBaseUser
 
@@ -29,13 +29,19 @@ NEWEST_ACTIVITY = ("-room__counter__last_activity_at", "-room_id")
 
 
 def room_positions(user: AbstractBaseUser, *, limit: int) -> list[RoomPosition]:
-    """Return the user's rooms with their heads, those with the newest activity first; read in one statement and so of
-    one moment.
+    """Return the user's rooms as :func:`room_positions_of` does."""
+    return room_positions_of([user], limit=limit)[0]
+
+
+def room_positions_of(users: Sequence[AbstractBaseUser], *, limit: int) -> list[list[RoomPosition]]:
+    """Return for each user the rooms with their heads, ``limit`` at most, those with the newest activity first; read in
+    one statement and so of one moment.
     """
+    found: list[list[RoomPosition]] = [[] for _ in users]
     with connections[TENANT_DATABASE].cursor() as cursor:
-        cursor.execute(_room_positions(), [user.pk, limit])
-        return [
-            RoomPosition(
+        cursor.execute(_room_positions(), [[user.pk for user in users], limit])
+        for place, room_id, kind, name, epoch, last_seq, read_seq, visible_after_seq, joined_seq, other_name in cursor:
+            position = RoomPosition(
                 room_id=room_id,
                 kind=kind,
                 name=name if kind == "group" else other_name or gettext("deleted user"),
@@ -45,8 +51,8 @@ def room_positions(user: AbstractBaseUser, *, limit: int) -> list[RoomPosition]:
                 visible_after_seq=visible_after_seq,
                 joined_seq=joined_seq,
             )
-            for room_id, kind, name, epoch, last_seq, read_seq, visible_after_seq, joined_seq, other_name in cursor
-        ]
+            found[place - 1].append(position)
+    return found
 
 
 @lru_cache(maxsize=1)
@@ -55,16 +61,21 @@ def _room_positions() -> str:
     options: Any = get_user_model()._meta
     member, room, counter = Membership._meta.db_table, ChatRoom._meta.db_table, RoomCounter._meta.db_table
     return f"""
-SELECT room.id, room.kind, room.name, room.epoch, counter.last_seq, mine.last_read_seq, mine.visible_after_seq,
+SELECT who.place, room.id, room.kind, room.name, room.epoch, mine.last_seq, mine.last_read_seq, mine.visible_after_seq,
        mine.joined_seq,
        CASE room.kind WHEN 'direct' THEN (
            SELECT u."{options.get_field(username_field()).column}" FROM {member} other
            JOIN "{options.db_table}" u ON u."{options.pk.column}" = other.user_id
-           WHERE other.room_id = room.id AND other.user_id <> mine.user_id LIMIT 1
+           WHERE other.room_id = room.id AND other.user_id <> who.key LIMIT 1
        ) END
-FROM {member} mine JOIN {room} room ON room.id = mine.room_id JOIN {counter} counter ON counter.room_id = mine.room_id
-WHERE mine.user_id = %s AND mine.left_seq IS NULL
-ORDER BY counter.last_activity_at DESC, room.id DESC LIMIT %s
+FROM unnest(%s::{user_key_type()}[]) WITH ORDINALITY who(key, place)
+CROSS JOIN LATERAL (
+    SELECT m.*, counter.last_seq, counter.last_activity_at
+    FROM {member} m JOIN {counter} counter ON counter.room_id = m.room_id
+    WHERE m.user_id = who.key AND m.left_seq IS NULL
+    ORDER BY counter.last_activity_at DESC, m.room_id DESC LIMIT %s
+) mine JOIN {room} room ON room.id = mine.room_id
+ORDER BY who.place, mine.last_activity_at DESC, room.id DESC
 """
 
 

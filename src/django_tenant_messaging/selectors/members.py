@@ -14,10 +14,10 @@ from ..models.memberships import ACTIVE
 from ..tenancy import TENANT_DATABASE
 from ..types import MemberData, UserRef
 from .rooms import access_room
-from .users import user_ref, username_field
+from .users import user_key_type, user_ref, username_field
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from django.contrib.auth.models import AbstractBaseUser
 
@@ -51,11 +51,14 @@ def list_members(user: AbstractBaseUser, room_id: int) -> list[MemberData]:
     ]
 
 
-def online_contacts(user: AbstractBaseUser) -> list[UserRef]:
-    """Return who is online among those that share a room with the user, at most 1,000; one query."""
+def online_contacts_of(users: Sequence[AbstractBaseUser]) -> list[list[UserRef]]:
+    """Return for each user who is online among those that share a room with them, at most 1,000; one query."""
+    found: list[list[UserRef]] = [[] for _ in users]
     with connections[TENANT_DATABASE].cursor() as cursor:
-        cursor.execute(_online_contacts(), [user.pk, user.pk, MAX_CONTACTS])
-        return [UserRef(id=str(key), username=name) for key, name in cursor.fetchall()]
+        cursor.execute(_online_contacts(), [[user.pk for user in users], MAX_CONTACTS])
+        for place, key, name in cursor:
+            found[place - 1].append(UserRef(id=str(key), username=name))
+    return found
 
 
 @lru_cache(maxsize=1)
@@ -65,13 +68,18 @@ def _online_contacts() -> str:
     member, status = Membership._meta.db_table, UserStatus._meta.db_table
     key, name = options.pk.column, options.get_field(username_field()).column
     return f"""
-SELECT u."{key}", u."{name}" FROM "{options.db_table}" u
-WHERE u."{key}" IN (
-    SELECT theirs.user_id FROM {member} mine JOIN {member} theirs USING (room_id) JOIN {status} s
-        ON s.user_id = theirs.user_id
-    WHERE mine.user_id = %s AND mine.left_seq IS NULL AND theirs.left_seq IS NULL AND s.is_online
-) AND u."{key}" <> %s
-ORDER BY u."{key}" LIMIT %s
+SELECT who.place, contact.key, contact.name
+FROM unnest(%s::{user_key_type()}[]) WITH ORDINALITY who(key, place)
+CROSS JOIN LATERAL (
+    SELECT u."{key}" AS key, u."{name}" AS name FROM "{options.db_table}" u
+    WHERE u."{key}" IN (
+        SELECT theirs.user_id FROM {member} mine JOIN {member} theirs USING (room_id) JOIN {status} s
+            ON s.user_id = theirs.user_id
+        WHERE mine.user_id = who.key AND mine.left_seq IS NULL AND theirs.left_seq IS NULL AND s.is_online
+    ) AND u."{key}" <> who.key
+    ORDER BY u."{key}" LIMIT %s
+) contact
+ORDER BY who.place, contact.key
 """
 
 

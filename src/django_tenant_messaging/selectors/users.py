@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from django.contrib.auth import get_user_model
+from django.db import connections
 
 from ..exceptions import NotFound
 from ..permissions import may_use_tenant
-from ..tenancy import current_schema
+from ..tenancy import TENANT_DATABASE, current_schema
 from ..types import UserRef
 
 if TYPE_CHECKING:
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 def username_field() -> str:
     """Return the name of the user model's username field."""
     name: str = get_user_model().USERNAME_FIELD
+    return name
+
+
+def user_key_type() -> str:
+    """Return the type that the database gives the keys of users."""
+    key: Any = get_user_model()._meta.pk
+    name: str = key.rel_db_type(connections[TENANT_DATABASE])
     return name
 
 

@@ -17,7 +17,7 @@ from .context import activated, is_public_schema, public_schema
 from .database import TENANT_DATABASE, serves_messages
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 LONGEST_PORT = len("65535")
@@ -52,6 +52,20 @@ def resolve_tenant(request: HttpRequest) -> Tenant:
     Raises :class:`~django_tenant_messaging.exceptions.TenantNotFound`.
     """
     return _tenant_of_domain(_address(request).hostname)
+
+
+def resolve_tenants(requests: Iterable[HttpRequest]) -> list[Tenant | None]:
+    """Return the tenants that the Host headers of requests name, ``None`` for one that names none; one query."""
+    hostnames = [_hostname_of(request) for request in requests]
+    tenants = _tenants_of_domains({hostname for hostname in hostnames if hostname is not None})
+    return [None if hostname is None else tenants.get(hostname) for hostname in hostnames]
+
+
+def _hostname_of(request: HttpRequest) -> str | None:
+    try:
+        return _address(request).hostname
+    except TenantNotFound:
+        return None
 
 
 def origin_allowed(request: HttpRequest, tenant: Tenant) -> bool:
@@ -101,14 +115,25 @@ def _normalised(hostname: str) -> str:
 
 
 def _tenant_of_domain(hostname: str) -> Tenant:
-    if not hostname.isprintable():
-        # The database would refuse a NUL in an origin with an error of its own.
-        raise TenantNotFound("No tenant has a domain with control characters.")
-    domains = get_tenant_domain_model()
+    tenant = _tenants_of_domains([hostname]).get(hostname)
+    if tenant is None:
+        raise TenantNotFound(f"No tenant has the domain {hostname}, or it has no messages.")
+    return tenant
+
+
+def _tenants_of_domains(hostnames: Iterable[str]) -> dict[str, Tenant]:
+    # The database would refuse a NUL in an origin with an error of its own.
+    asked = {hostname for hostname in hostnames if hostname.isprintable()}
     with activated(public_schema()):
-        domain = domains.objects.using(TENANT_DATABASE).select_related("tenant").filter(domain=hostname).first()
-    if domain is None or is_public_schema(domain.tenant.schema_name):
-        raise TenantNotFound(f"No tenant has the domain {hostname}.")
-    if not serves_messages(domain.tenant.get_tenant_type() if has_multi_type_tenants() else ""):
-        raise TenantNotFound("Tenants of this type have no messages.")
-    return Tenant(schema_name=domain.tenant.schema_name, pk=str(domain.tenant.pk))
+        domains = get_tenant_domain_model().objects.using(TENANT_DATABASE).select_related("tenant")
+        return {
+            domain.domain: Tenant(schema_name=domain.tenant.schema_name, pk=str(domain.tenant.pk))
+            for domain in domains.filter(domain__in=asked)
+            if _has_messages(domain.tenant)
+        }
+
+
+def _has_messages(tenant: Any) -> bool:
+    if is_public_schema(tenant.schema_name):
+        return False
+    return serves_messages(tenant.get_tenant_type() if has_multi_type_tenants() else "")

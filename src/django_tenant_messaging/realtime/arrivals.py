@@ -1,0 +1,55 @@
+"""Letting in who connects: what is read for it is read for all who come at the same time."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from ..exceptions import TenantNotReady, Unavailable
+from ..signals import tenant_refused
+from ..tenancy import handshake_request, public_schema, run_in_tenant
+from .batching import Batches
+from .close_codes import CloseCode
+from .handshake import find_tenants, identify, identify_together, may_identify_together
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+
+    from django.http import HttpRequest
+
+    from ..tenancy import Tenant
+    from .handshake import Standing
+
+logger = logging.getLogger(__name__)
+
+
+class Arrivals:
+    """The handshakes of a process."""
+
+    def __init__(self, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+        self._tenants: Batches[HttpRequest, Tenant | CloseCode] = Batches(spawn, find_tenants)
+        self._standings: Batches[HttpRequest, Standing | None] = Batches(spawn, identify_together)
+
+    async def admit(self, scope: Mapping[str, Any]) -> tuple[str, Standing] | CloseCode:
+        """Return the tenant's schema and who connects, or why they may not."""
+        try:
+            request = handshake_request(scope)
+            tenant = await self._tenants.ask(public_schema(), request)
+            if isinstance(tenant, CloseCode):
+                return tenant
+            found = await self._identify(tenant.schema_name, request)
+        except TenantNotReady as error:
+            tenant_refused.send_robust(None, readiness=error.readiness, face="websocket")
+            return CloseCode.UNAVAILABLE
+        except Unavailable:
+            return CloseCode.UNAVAILABLE
+        except Exception:
+            logger.exception("A handshake failed.")
+            return CloseCode.UNAVAILABLE
+        return found if isinstance(found, CloseCode) else (tenant.schema_name, found)
+
+    async def _identify(self, schema_name: str, request: HttpRequest) -> Standing | CloseCode:
+        standing = await self._standings.ask(schema_name, request) if may_identify_together() else None
+        if standing is not None:
+            return standing
+        return await run_in_tenant(schema_name, identify, schema_name, request)
