@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,7 @@ from django_tenant_messaging import actions
 from django_tenant_messaging.realtime.hub import Hub
 from django_tenant_messaging.tenancy import run_in_tenant
 from example.customers.models import Domain
+from tests.harness.peer import scope_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -107,6 +109,35 @@ async def test_revoked_user_is_disconnected_at_once_everywhere(
     await alice.until(lambda: alice.contents() == ["a secret"])
     await namesake.ask("ping")
     assert (alice.close_code, namesake.close_code) == (None, None)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("revoke", [logged_out, deactivated])
+async def test_who_is_revoked_while_being_let_in_does_not_stay(
+    acme: Tenant,
+    peers: Peers,
+    other_process: Hub,
+    monkeypatch: pytest.MonkeyPatch,
+    revoke: Callable[[Tenant, Peer], None],
+    is_first: bool,
+) -> None:
+    """After the session was read, but before the socket can be found by what is said of it."""
+    here = await peers.connect(acme, "bob")
+    if not is_first:
+        await peers.connect(acme, "alice", hub=other_process)
+    admit = other_process.arrivals.admit
+
+    async def admit_and_revoke(scope: Any) -> Any:
+        admitted = await admit(scope)
+        await run_in_tenant("acme", revoke, acme, here)
+        await here.until(lambda: here.close_code is not None)
+        await asyncio.sleep(0.2)
+        return admitted
+
+    monkeypatch.setattr(other_process.arrivals, "admit", admit_and_revoke)
+    there = await peers.open(scope_for(acme.host, cookie=here.session_key), hub=other_process)
+    await there.until(lambda: there.close_code is not None)
+    assert there.close_code == 4401
 
 
 async def test_logout_leaves_the_users_other_sessions(acme: Tenant, peers: Peers, settings: Any) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -33,9 +35,17 @@ class AccessKeeper:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
+        self._changed_at = -math.inf
+
+    def let_in(self, socket: Socket, asked_at: float) -> None:
+        """Look at a fresh socket again, if its user may have lost the right to it since it asked for that (monotonic)."""
+        heard_since = self._hub.link.listens_since(socket.schema_name)
+        if max(self._changed_at, heard_since) >= asked_at:
+            self._hub.spawn(self._recheck(socket.schema_name, [socket]))
 
     def user_changed(self, schema_name: str, user_id: str) -> None:
         """Look at the sockets of a user; in every tenant if none is named, at all of a tenant's if no user is."""
+        self._changed_at = time.monotonic()
         by_tenant: defaultdict[str, list[Socket]] = defaultdict(list)
         for (schema, user), sockets in self._hub.sockets.items():
             if schema_name in {"", schema} and user_id in {"", user}:
@@ -50,6 +60,7 @@ class AccessKeeper:
 
     def session_ended(self, schema_name: str, hashed: str) -> None:
         """Close the sockets that were opened with a session."""
+        self._changed_at = time.monotonic()
         for socket in self._hub.sockets_of(schema_name):
             if session_hash(socket.standing.session_key) == hashed:
                 socket.close(CloseCode.UNAUTHENTICATED)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import time
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -90,6 +91,7 @@ class MessagingWebSocket:
         except RateLimited as error:
             await _refuse(send, Refusal(CloseCode.RATE_LIMITED, math.ceil(error.retry_after)), scope, protocol)
             return
+        asked_at = time.monotonic()
         admitted = await hub.arrivals.admit(scope)
         if isinstance(admitted, CloseCode):
             await _refuse(send, Refusal(admitted), scope, protocol)
@@ -97,14 +99,15 @@ class MessagingWebSocket:
         schema_name, standing = admitted
         await send({"type": "websocket.accept", "subprotocol": protocol})
         socket = partial(Socket, schema_name=schema_name, standing=standing, scope=scope, send=send)
-        await _Connection(hub, socket).serve(receive)
+        await _Connection(hub, socket, asked_at).serve(receive)
 
 
 class _Connection:
     """Serves one client, in one task: the one in which the server called the application."""
 
-    def __init__(self, hub: Hub, socket: Callable[..., Socket]) -> None:
+    def __init__(self, hub: Hub, socket: Callable[..., Socket], asked_at: float) -> None:
         self._hub = hub
+        self._asked_at = asked_at
         self._socket = socket(catch_up=hub.catch_up, on_end=self._end_reading)
         self._commands = Commands(self._socket, hub.sends, hub.following)
         self._allowance = Allowance(hub.limiter, self._socket)
@@ -148,7 +151,7 @@ class _Connection:
     async def _welcome(self) -> bool:
         socket = self._socket
         try:
-            online = await self._hub.join(socket)
+            online = await self._hub.join(socket, asked_at=self._asked_at)
         except MessagingError as error:
             logger.warning("[%s] A socket couldn't be served: %s", socket.schema_name, error)
             return False

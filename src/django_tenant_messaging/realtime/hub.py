@@ -141,13 +141,14 @@ class Hub:
 
     # Sockets
 
-    async def join(self, socket: Socket) -> list[UserRef]:
+    async def join(self, socket: Socket, *, asked_at: float) -> list[UserRef]:
         """Let a socket in: subscribe to what concerns it first, then read where its rooms are. Returns who is online
-        among those that its user shares a room with.
+        among those that its user shares a room with. ``asked_at`` is when the handshake began, by the monotonic clock.
         """
         self.sockets[socket.schema_name, socket.user_id].add(socket)
         self._schemas[socket.schema_name] = self._schemas.get(socket.schema_name, 0) + 1
         await self.link.subscribe(socket.schema_name)
+        self.access.let_in(socket, asked_at)
         online = await self.following.enter(socket)
         self.presence.sockets_changed(socket.schema_name, socket.user)
         return online

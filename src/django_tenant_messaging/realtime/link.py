@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from typing import TYPE_CHECKING, Any
 
 from channels.layers import InMemoryChannelLayer, get_channel_layer
@@ -50,7 +52,7 @@ class LayerLink:
         self._origin = origin
         self._on_message = on_message
         self._wanted: set[str] = set()
-        self._joined: set[str] = set()
+        self._joined: dict[str, float] = {}
         self._channel: str | None = None
         self._waiting: dict[str, list[Hint]] = {}
         self._number_waiting = 0
@@ -72,7 +74,7 @@ class LayerLink:
     @property
     def is_whole(self) -> bool:
         """Whether all wanted subscriptions were made, and what is sent arrives as far as is known."""
-        return self._layer is None or (not self._is_down and self._wanted == self._joined)
+        return self._layer is None or (not self._is_down and self._wanted == self._joined.keys())
 
     def start(self) -> None:
         """Begin to receive and publish, and to look after the subscriptions."""
@@ -97,24 +99,28 @@ class LayerLink:
         if group not in self._joined and not self._is_down:
             await self.repair()
 
+    def listens_since(self, schema_name: str) -> float:
+        """Return since when (monotonic) what is said of a tenant is heard; infinity if it isn't."""
+        return -math.inf if self._layer is None else self._joined.get(group_of(schema_name), math.inf)
+
     def unsubscribe(self, schema_name: str) -> None:
         """Leave a tenant, with the next repair."""
         self._wanted.discard(group_of(schema_name))
 
     async def repair(self) -> None:
         """Bring the subscriptions in line with those that are wanted."""
-        if self._layer is None or self._wanted == self._joined:
+        if self._layer is None or self._wanted == self._joined.keys():
             return
         try:
             async with asyncio.timeout(SUBSCRIBE_TIMEOUT), self._subscribing:
                 channel = await self._ensure_channel()
-                for group in self._wanted - self._joined:
+                for group in self._wanted - self._joined.keys():
                     await self._layer.group_add(group, channel)
-                    self._joined.add(group)
-                for group in self._joined - self._wanted:
+                    self._joined[group] = time.monotonic()
+                for group in self._joined.keys() - self._wanted:
                     # Somebody may have come back to it while others were being left.
                     if group not in self._wanted:
-                        self._joined.discard(group)
+                        del self._joined[group]
                         await self._layer.group_discard(group, channel)
         except Exception as error:  # noqa: BLE001 - layers raise their clients' own classes
             self._report_down(error)
