@@ -14,7 +14,7 @@ from django.db import OperationalError, connections, transaction
 from ..conf import messaging_settings
 from ..exceptions import MessagingError, TenantNotReady, Unavailable
 from ..selectors import read_heads, read_joins
-from ..tenancy import TENANT_DATABASE, public_schema, require_ready, run_in_tenant
+from ..tenancy import TENANT_DATABASE, public_schema, require_all_ready, run_in_tenant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -132,8 +132,7 @@ class Comparison:
 
 
 def _read_together(read: Callable[[dict[str, Any]], T], asked: dict[str, Any]) -> T:
-    for schema_name in asked:
-        require_ready(schema_name)
+    require_all_ready(asked)
     try:
         return _read(read, asked, lock_timeout=LOCK_TIMEOUT)
     except OperationalError as error:
