@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..conf import messaging_settings
 from ..exceptions import MessagingError
-from ..payloads import HeartbeatFrame
 from ..selectors import read_changes
 from ..tenancy import run_in_tenant
 from .access import AccessKeeper
@@ -362,5 +361,4 @@ class Hub:
                     socket.close(CloseCode.TOO_SLOW)
                 elif socket.is_welcomed and now - socket.last_beat >= interval:
                     socket.last_beat = now
-                    heads = {str(room_id): seat.feed.head or 0 for room_id, seat in socket.seats.items()}
-                    socket.beat(HeartbeatFrame(heads=heads))
+                    socket.beat()
