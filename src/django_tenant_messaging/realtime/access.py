@@ -11,7 +11,7 @@ from django.contrib.auth import get_user_model
 
 from ..conf import messaging_settings
 from ..exceptions import MessagingError, TenantNotReady
-from ..tenancy import forget_readiness, public_schema, run_in_tenant, session_hash
+from ..tenancy import forget_readiness, run_in_tenant, session_hash
 from .close_codes import CloseCode
 from .handshake import find_tenant, live_sessions, standing_lost
 
@@ -64,18 +64,19 @@ class AccessKeeper:
         while True:
             await asyncio.sleep(messaging_settings.ACCESS_RECHECK_INTERVAL / PARTS)
             part = (part + 1) % PARTS
-            for schema_name in self._hub.schemas():
-                due = [socket for socket in self._hub.sockets_of(schema_name) if hash(socket) % PARTS == part]
-                if due:
-                    await self._recheck(schema_name, due)
+            due: defaultdict[str, list[Socket]] = defaultdict(list)
+            for (schema_name, _user_id), sockets in self._hub.sockets.items():
+                due[schema_name] += [socket for socket in sockets if hash(socket) % PARTS == part]
+            for schema_name, found in due.items():
+                if found:
+                    await self._recheck(schema_name, found)
 
     async def _recheck(self, schema_name: str, sockets: Collection[Socket]) -> None:
         try:
             # All of a tenant's domains, whichever was used by whom.
             scopes = {_host(socket.scope): socket.scope for socket in sockets}
-            served = await run_in_tenant(public_schema(), _served_hosts, scopes, schema_name)
             standings = [socket.standing for socket in sockets]
-            lost = await run_in_tenant(schema_name, _lost_standings, standings, schema_name)
+            served, lost = await run_in_tenant(schema_name, _lost_rights, scopes, standings, schema_name)
         except TenantNotReady as error:
             self._hub.close_tenant(schema_name, error.readiness)
             return
@@ -94,6 +95,12 @@ class AccessKeeper:
 
 def _host(scope: Mapping[str, Any]) -> bytes:
     return b",".join(value for name, value in scope["headers"] if name == b"host")
+
+
+def _lost_rights(
+    scopes: Mapping[bytes, Mapping[str, Any]], standings: Collection[Standing], schema_name: str
+) -> tuple[set[bytes], list[CloseCode | None]]:
+    return _served_hosts(scopes, schema_name), _lost_standings(standings, schema_name)
 
 
 def _served_hosts(scopes: Mapping[bytes, Mapping[str, Any]], schema_name: str) -> set[bytes]:
