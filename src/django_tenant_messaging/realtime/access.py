@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 PARTS = 12
 """Parts into which the regular looks of an interval are spread."""
+FEW_SOCKETS = 50
+"""Most sockets of a tenant that are looked at together."""
 
 
 class AccessKeeper:
@@ -33,6 +35,7 @@ class AccessKeeper:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
+        self._large: set[str] = set()
 
     def user_changed(self, schema_name: str, user_id: str) -> None:
         """Look at the sockets of a user; in every tenant if none is named, at all of a tenant's if no user is."""
@@ -64,12 +67,26 @@ class AccessKeeper:
         while True:
             await asyncio.sleep(messaging_settings.ACCESS_RECHECK_INTERVAL / PARTS)
             part = (part + 1) % PARTS
-            due: defaultdict[str, list[Socket]] = defaultdict(list)
-            for (schema_name, _user_id), sockets in self._hub.sockets.items():
-                due[schema_name] += [socket for socket in sockets if hash(socket) % PARTS == part]
-            for schema_name, found in due.items():
-                if found:
-                    await self._recheck(schema_name, found)
+            for schema_name, due in self._due(part).items():
+                await self._recheck(schema_name, due)
+
+    def _due(self, part: int) -> dict[str, list[Socket]]:
+        """Return by tenant the sockets to look at now: those of a small tenant together, as one costs what few do.
+
+        A tenant that has become large or small is looked at as a whole, so that no socket waits longer for it.
+        """
+        by_tenant: defaultdict[str, list[Socket]] = defaultdict(list)
+        for (schema_name, _user_id), sockets in self._hub.sockets.items():
+            by_tenant[schema_name] += sockets
+        large = {schema_name for schema_name, sockets in by_tenant.items() if len(sockets) > FEW_SOCKETS}
+        changed, self._large = self._large ^ large, large
+        due: dict[str, list[Socket]] = {}
+        for schema_name, of_tenant in by_tenant.items():
+            if schema_name in large - changed:
+                due[schema_name] = [socket for socket in of_tenant if hash(socket) % PARTS == part]
+            elif schema_name in changed or hash(schema_name) % PARTS == part:
+                due[schema_name] = of_tenant
+        return {schema_name: found for schema_name, found in due.items() if found}
 
     async def _recheck(self, schema_name: str, sockets: Collection[Socket]) -> None:
         try:
