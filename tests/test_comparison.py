@@ -5,22 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from datetime import timedelta
+from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 import pytest
 from django.db import connection
+from django.db.models.functions import Now
 
 from django_tenant_messaging import actions
-from django_tenant_messaging.models import RoomCounter
+from django_tenant_messaging.models import Membership, RoomCounter
 from django_tenant_messaging.realtime import catchup, comparison, following, hub
 from django_tenant_messaging.realtime.comparison import MAX_TENANTS, Comparison
 from django_tenant_messaging.realtime.hub import Hub, hub_of_this_loop
-from django_tenant_messaging.selectors import Asked, read_heads
+from django_tenant_messaging.selectors import read_heads, read_joins
+from django_tenant_messaging.selectors.heads import RECENT_JOIN_SECONDS
 from django_tenant_messaging.tenancy import public_schema, run_in_tenant
 from tests.harness.breaking import locked_table
-from tests.harness.queries import queries
+from tests.harness.queries import fresh_statement, queries
 from tests.test_delivery import LossyLayer, got, write
 
 if TYPE_CHECKING:
@@ -86,8 +90,8 @@ class Watch:
 
         return noting
 
-    def _reading(self, asked: Any) -> Any:
-        found = read_heads(asked)
+    def _reading(self, asked: Any, **options: Any) -> Any:
+        found = read_heads(asked, **options)
         self.compared.append(tuple(sorted(asked)))
         self._loop.call_soon_threadsafe(self._changed.set)
         return found
@@ -121,13 +125,41 @@ async def test_all_tenants_of_a_process_are_compared_by_one_statement(
 
 
 def test_it_is_one_query(acme: Tenant, globex: Tenant) -> None:
-    asked = {
-        tenant.schema_name: Asked([ROOM], [user.pk for user in tenant.users.values()]) for tenant in (acme, globex)
-    }
+    rooms, kept_as = {tenant.schema_name: [ROOM] for tenant in (acme, globex)}, fresh_statement()
+    for number in (2, 1):
+        with queries() as made:
+            heads = read_heads(rooms, kept_as=kept_as)
+        assert len(made) == number
+        assert {schema_name: found.seqs for schema_name, found in heads.items()} == {"acme": {1: 0}, "globex": {1: 0}}
     with queries() as made:
-        heads = read_heads(asked)
+        read_joins({tenant.schema_name: [user.pk for user in tenant.users.values()] for tenant in (acme, globex)})
     assert len(made) == 1
-    assert {schema_name: found.seqs for schema_name, found in heads.items()} == {"acme": {1: 0}, "globex": {1: 0}}
+
+
+def test_a_statement_is_another_with_other_tenants(acme: Tenant, globex: Tenant) -> None:
+    """What a name stood for before is forgotten, also where room ids are equal."""
+    with globex.activated():
+        actions.send_message(globex.users["alice"], room_id=ROOM, content="one")
+    for _ in range(2):
+        for schema_name, seq in (("acme", 0), ("globex", 1)):
+            heads = read_heads({schema_name: [ROOM]}, kept_as="kept")
+            assert {name: found.seqs for name, found in heads.items()} == {schema_name: {ROOM: seq}}
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_prepared_statements WHERE name = 'kept'")
+        assert cursor.fetchone() == (1,)
+
+
+def test_equal_ids_of_rooms_in_one_statement_are_kept_apart(acme: Tenant, globex: Tenant) -> None:
+    with globex.activated():
+        alice = globex.users["alice"]
+        other = actions.create_room(alice, name="another", members=[])
+        for number in range(3):
+            actions.send_message(alice, room_id=other.pk, content=f"{number}")
+    rooms = {"acme": [ROOM, other.pk], "globex": [other.pk, 99]}
+    heads = read_heads(rooms, kept_as="kept")
+    assert {name: found.seqs for name, found in heads.items()} == {"acme": {ROOM: 0}, "globex": {other.pk: 3}}
+    heads = read_heads({"acme": [], "globex": [ROOM]}, kept_as="kept")
+    assert {name: found.seqs for name, found in heads.items()} == {"acme": {}, "globex": {ROOM: 0}}
 
 
 def test_joins_of_late_are_those_of_who_is_still_there(acme: Tenant, globex: Tenant) -> None:
@@ -136,14 +168,81 @@ def test_joins_of_late_are_those_of_who_is_still_there(acme: Tenant, globex: Ten
         actions.remove_member(users["alice"], room_id=ROOM, user=users["bob"])
         dave = acme.create_user("dave")
         actions.add_members(users["alice"], room_id=ROOM, users=[dave])
-    asked = {
-        "acme": Asked([ROOM], [users["bob"].pk, dave.pk]),
-        "globex": Asked([ROOM], [globex.users["bob"].pk]),
-    }
-    heads = read_heads(asked)
-    assert heads["acme"].joins == {(str(dave.pk), ROOM)}
-    assert heads["globex"].joins == {(str(globex.users["bob"].pk), ROOM)}
-    assert heads["acme"].seqs == {ROOM: 2}
+    joins = read_joins({"acme": [users["bob"].pk, dave.pk], "globex": [globex.users["bob"].pk]})
+    assert joins == {"acme": {(str(dave.pk), ROOM)}, "globex": {(str(globex.users["bob"].pk), ROOM)}}
+
+
+def test_whether_somebody_joined_of_late(acme: Tenant, globex: Tenant) -> None:
+    with acme.activated():
+        _let_joins_be_old()
+    rooms: dict[str, list[int]] = {"acme": [ROOM], "globex": []}
+    for kept_as in (same := fresh_statement(), same, fresh_statement()):
+        heads = read_heads(rooms, kept_as=kept_as)
+        assert {name: found.has_joins for name, found in heads.items()} == {"acme": False, "globex": True}
+
+
+async def test_who_joined_is_read_where_somebody_did_and_nowhere_else(
+    acme: Tenant, globex: Tenant, peers: Peers, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    settings.TENANT_MESSAGING = {"RECONCILE_INTERVAL": 3600}
+    for tenant in (acme, globex):
+        await peers.connect(tenant, "bob")
+    await run_in_tenant("acme", _let_joins_be_old)
+    read: list[dict[str, list[Any]]] = []
+
+    def reading(users: Any) -> Any:
+        read.append(users)
+        return read_joins(users)
+
+    monkeypatch.setattr(comparison, "read_joins", reading)
+    comparing = Comparison(hub_of_this_loop())
+    await comparing._compare()
+    assert read == [{"globex": [globex.users["bob"].pk]}]
+    await run_in_tenant("globex", _let_joins_be_old)
+    await comparing._compare()
+    assert len(read) == 1
+
+
+def _let_joins_be_old() -> None:
+    Membership.objects.update(joined_at=Now() - timedelta(seconds=RECENT_JOIN_SECONDS + 1))
+
+
+class TestGroups:
+    """Tenants whose statement is planned once."""
+
+    @pytest.fixture
+    def groups(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[int, str]]:
+        monkeypatch.setattr(comparison, "MAX_TENANTS", 3)
+        comparing = Comparison(cast("Hub", None))
+        return lambda names: {number: "".join(group) for number, group in comparing._grouped(names)}
+
+    def test_who_comes_changes_one(self, groups: Callable[[str], dict[int, str]]) -> None:
+        assert groups("abcd") == {0: "abc", 1: "d"}
+        assert groups("eadcb") == {0: "abc", 1: "de"}
+
+    def test_who_leaves_changes_one_and_makes_room(self, groups: Callable[[str], dict[int, str]]) -> None:
+        assert groups("abcdefg") == {0: "abc", 1: "def", 2: "g"}
+        assert groups("acdefg") == {0: "ac", 1: "def", 2: "g"}
+        assert groups("acgx") == {0: "acx", 2: "g"}
+        assert groups("acgxy") == {0: "acx", 1: "y", 2: "g"}
+
+
+def test_a_large_table_is_not_read_through(acme: Tenant) -> None:
+    """Nor does PostgreSQL start processes for it, or plan the statement again and again."""
+    kept_as = fresh_statement()
+    comparison._read(partial(read_heads, kept_as=kept_as), {"acme": [ROOM]})
+    with connection.cursor() as cursor:
+        cursor.execute("BEGIN")
+        for name, value in comparison.PLANNING.items():
+            cursor.execute(f"SET LOCAL {name} = {value}")
+        cursor.execute(f"EXPLAIN EXECUTE {kept_as}('{{\"{{1}}\"}}')")
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+        cursor.execute("SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE name = %s", [kept_as])
+        assert cursor.fetchone() == (2, 0)
+        cursor.execute("ROLLBACK")
+    assert "Seq Scan" not in plan
+    assert "messaging_member_joined" in plan
+    assert "Gather" not in plan
 
 
 async def test_a_thousand_tenants_take_a_few_statements(
@@ -156,7 +255,7 @@ async def test_a_thousand_tenants_take_a_few_statements(
     watch.compared.clear()
     await Comparison(hub_of_this_loop())._compare()
     assert watch.compared == [("acme",), ("globex",)]
-    assert MAX_TENANTS == 100
+    assert MAX_TENANTS == 50
 
 
 async def test_nothing_is_read_when_nothing_changed(
@@ -232,7 +331,7 @@ async def test_a_database_that_is_away_is_told_once_for_all_tenants(
         await peers.connect(tenant, "bob")
     await hub_of_this_loop().presence.settled(5)
 
-    def ended(*_args: Any) -> None:
+    def ended(*_args: Any, **_options: Any) -> None:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
@@ -348,5 +447,5 @@ async def test_a_layer_that_hangs_does_not_hold_up_the_comparison(
 
 async def test_who_may_be_asked_of_the_public_schema(acme: Tenant, globex: Tenant) -> None:
     """The statement names its schemas: it needs no tenant's search path."""
-    heads = await run_in_tenant(public_schema(), read_heads, {"acme": Asked([ROOM, 99], [])})
+    heads = await run_in_tenant(public_schema(), partial(read_heads, {"acme": [ROOM, 99]}, kept_as="kept"))
     assert heads["acme"].seqs == {ROOM: 0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 import weakref
 from collections import defaultdict
 from concurrent.futures import CancelledError, wait
@@ -82,7 +83,7 @@ def test_a_tenant_gets_half_of_what_is_left(
     assert not gate.entered.acquire(blocking=False)
     gate.is_open.set()
     assert results(futures) == ["through"] * 20 * len(shares)
-    assert (threads._free, threads._running, threads._waiting) == (size, {}, {})
+    assert (len(threads._idle), threads._running, threads._waiting) == (size, {}, {})
 
 
 def test_a_tenant_whose_work_hangs_keeps_no_other_waiting(make: Callable[..., FairThreads], gate: Gate) -> None:
@@ -161,7 +162,7 @@ def test_all_is_done_once_in_order_and_nobody_has_more_than_half(size: int, call
         assert (numbers if size < 3 else sorted(numbers)) == wanted
         assert most[tenant] <= (size + 1) // 2
     assert most[""] <= size
-    assert (threads._free, threads._running, threads._waiting) == (size, {}, {})
+    assert (len(threads._idle), threads._running, threads._waiting) == (size, {}, {})
 
 
 def test_the_queue_of_a_tenant_is_bounded(make: Callable[..., FairThreads], gate: Gate) -> None:
@@ -226,3 +227,19 @@ def test_an_error_is_freed_without_the_garbage_collector(make: Callable[..., Fai
         assert found() is None
     finally:
         gc.enable()
+
+
+def test_the_first_free_thread_works(make: Callable[..., FairThreads], gate: Gate) -> None:
+    """So that few connections get to know what all tenants' work needs."""
+    threads = make(4)
+    names = set()
+    for number in range(20):
+        names.add(threads.submit(f"tenant{number}", lambda: threading.current_thread().name).result(PATIENCE))
+        while len(threads._idle) < 4:
+            time.sleep(0.001)
+    assert names == {"tenant-messaging-0_0"}
+    hanging = threads.submit("slow", gate)
+    gate.wait_for(1)
+    assert threads.submit("other", lambda: threading.current_thread().name).result(PATIENCE) == "tenant-messaging-1_0"
+    gate.is_open.set()
+    hanging.result(PATIENCE)

@@ -12,7 +12,7 @@ from django.db import ProgrammingError, connection, transaction
 from django.test import override_settings
 
 from django_tenant_messaging.exceptions import TenantNotReady
-from django_tenant_messaging.tenancy import activated, readiness_of, readiness_of_all, require_ready
+from django_tenant_messaging.tenancy import activated, readiness_of, readiness_of_all, require_all_ready, require_ready
 from django_tenant_messaging.tenancy.gate import hindrance, hindrance_after, inspect_schema, verdicts
 from django_tenant_messaging.types import Readiness, SchemaState
 from tests.harness.breaking import locked_table, without_record, without_table
@@ -59,6 +59,28 @@ def test_what_another_process_repaired_is_served_again_soon(clock: Clock, databa
         assert not readiness_of("acme").is_ready
     clock.now += 0.2
     assert readiness_of("acme").is_ready
+
+
+def test_several_are_looked_at_together_and_stay_together(clock: Clock, database_url: str) -> None:
+    both = ("acme", "globex")
+    assert all(readiness_of(name).is_ready for name in ("public", "acme"))
+    clock.now += 31
+    # The schemas' kinds, which of them are there, and what they hold.
+    with exactly(3):
+        require_all_ready(both)
+    clock.now += 30
+    assert readiness_of("public").is_ready
+    clock.now += 25
+    with exactly(0):
+        require_all_ready(both)
+    with without_table(database_url, "globex"):
+        clock.now += 10
+        with exactly(3), pytest.raises(TenantNotReady) as caught:
+            require_all_ready(both)
+        assert caught.value.readiness.schema_name == "globex"
+        assert readiness_of("acme").is_ready
+    with pytest.raises(TenantNotReady):
+        require_all_ready(("acme", "nobody"))
 
 
 @override_settings(TENANT_MESSAGING={"MIGRATION_CHECK_TTL": 0.0})

@@ -15,6 +15,7 @@ from django_tenant_messaging import actions
 from django_tenant_messaging.actions import statuses
 from django_tenant_messaging.events import PresenceChanged, TypingChanged
 from django_tenant_messaging.models import UserStatus
+from django_tenant_messaging.payloads import HeartbeatFrame, heartbeat
 from django_tenant_messaging.realtime import batching, following, hub, presence
 from django_tenant_messaging.realtime.hints import hint_of
 from django_tenant_messaging.realtime.hub import BEATS, Hub, hub_of_this_loop
@@ -330,17 +331,22 @@ class Beating:
 
     def __init__(self, ticks: Ticks, connected: float) -> None:
         self.ticks = ticks
-        self.seats: dict[int, Any] = {}
         self.last_beat = self.last_heard = connected
         self.beats: list[float] = []
         self.closes: list[int] = []
 
-    def beat(self, _frame: Any) -> None:
+    def beat(self) -> None:
         self.beats.append(self.ticks.now)
         self.last_heard = self.ticks.now
 
     def close(self, code: int) -> None:
         self.closes.append(code)
+
+
+@pytest.mark.parametrize("heads", [{}, {7: 0}, {7: 45, 12345678901234567: 9}])
+def test_a_heartbeat_is_what_the_protocol_says(heads: dict[int, int]) -> None:
+    frame = HeartbeatFrame(heads={str(room_id): head for room_id, head in heads.items()})
+    assert heartbeat(heads) == frame.model_dump_json()
 
 
 async def test_heartbeats_are_spread_over_the_interval(

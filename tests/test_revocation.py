@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from django.contrib.auth import logout
@@ -14,6 +15,8 @@ from django.contrib.sessions.models import Session
 from django.http import HttpRequest
 
 from django_tenant_messaging import actions
+from django_tenant_messaging.realtime import access
+from django_tenant_messaging.realtime.access import PARTS, AccessKeeper
 from django_tenant_messaging.realtime.hub import Hub
 from django_tenant_messaging.tenancy import run_in_tenant
 from example.customers.models import Domain
@@ -232,3 +235,34 @@ async def test_without_the_channel_layer_rights_are_looked_at_with_every_compari
     await run_in_tenant("acme", inactive)
     await bob.until(lambda: bob.close_code is not None)
     assert bob.close_code == 4401
+
+
+class TestWhatIsDue:
+    """Each socket is looked at once in an interval, and never later for what its tenant has become."""
+
+    @pytest.fixture
+    def keeper(self, monkeypatch: pytest.MonkeyPatch) -> AccessKeeper:
+        monkeypatch.setattr(access, "FEW_SOCKETS", 3)
+        # Sockets are numbers here: no more of one is asked for than its hash.
+        return AccessKeeper(cast("Hub", SimpleNamespace(sockets={})))
+
+    def sockets(self, keeper: AccessKeeper, schema_name: str, number: int) -> None:
+        found: Any = keeper._hub.sockets
+        for key in [key for key in found if key[0] == schema_name]:
+            del found[key]
+        found.update({(schema_name, f"{user}"): {user} for user in range(number)})
+
+    def test_once_in_an_interval(self, keeper: AccessKeeper) -> None:
+        self.sockets(keeper, "acme", 3)
+        self.sockets(keeper, "globex", 30)
+        assert len(keeper._due(0)["globex"]) == 30
+        rounds: list[dict[str, Any]] = [keeper._due(part) for part in range(PARTS)]
+        assert [due["acme"] for due in rounds if "acme" in due] == [[0, 1, 2]]
+        assert [due["globex"] for due in rounds] == [list(range(part, 30, PARTS)) for part in range(PARTS)]
+
+    def test_as_a_whole_when_the_tenant_has_become_another(self, keeper: AccessKeeper) -> None:
+        away = (hash("acme") + 1) % PARTS
+        for number, is_due in ((3, False), (4, True), (3, True), (3, False), (0, False), (2, False)):
+            self.sockets(keeper, "acme", number)
+            due: Any = keeper._due(away)
+            assert due.get("acme", []) == (list(range(number)) if is_due else [])

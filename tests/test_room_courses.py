@@ -26,7 +26,7 @@ from django_tenant_messaging.realtime.commands import Commands
 from django_tenant_messaging.realtime.handshake import Standing
 from django_tenant_messaging.realtime.hints import Hint, hint_of
 from django_tenant_messaging.realtime.socket import Socket
-from django_tenant_messaging.selectors import Changes, Heads
+from django_tenant_messaging.selectors import Changes
 from django_tenant_messaging.types import MessageData, RoomPosition, UserRef
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ class Course:
     def compare(self, _number: int) -> None:
         """The comparison with the database finds where it is, and who joined of late."""
         joins = {(user, ROOM) for user in USERS if self.room.joined[user] and user not in self.room.left}
-        self.hub.follow("acme", Heads({ROOM: self.room.head}, joins))
+        self.hub.follow("acme", {ROOM: self.room.head}, joins)
 
     async def connect(self, number: int) -> None:
         client = Client(self, USERS[number % 3])

@@ -13,7 +13,6 @@ from django_tenant_messaging import actions
 from django_tenant_messaging.exceptions import NotFound
 from django_tenant_messaging.models import Membership, Message, RoomCounter, UserStatus
 from django_tenant_messaging.selectors import (
-    Asked,
     access_membership,
     access_room,
     find_users,
@@ -24,12 +23,13 @@ from django_tenant_messaging.selectors import (
     quiet_room_ids,
     read_changes,
     read_heads,
+    read_joins,
     room_positions,
     rooms_among,
 )
 from django_tenant_messaging.types import RoomPosition, UserRef
 from tests.harness.presence import connection_opened
-from tests.harness.queries import exactly
+from tests.harness.queries import exactly, fresh_statement
 from tests.harness.world import TEAM, THEIRS, made_world
 
 if TYPE_CHECKING:
@@ -156,8 +156,10 @@ def test_lists_cost_the_same_for_any_number(world: World, rooms: int) -> None:
         assert len(list_notifications(world.alice, limit=100)) == rooms
     with exactly(1):
         assert len(quiet_room_ids([world.alice.pk])[world.alice.pk]) == rooms + 1
+    with exactly(2):
+        assert len(read_heads({"acme": range(1, rooms + 2)}, kept_as=fresh_statement())["acme"].seqs) == rooms + 1
     with exactly(1):
-        assert len(read_heads({"acme": Asked(range(1, rooms + 2), [world.alice.pk])})["acme"].seqs) == rooms + 1
+        assert len(read_joins({"acme": [world.alice.pk]})["acme"]) == rooms + 1
 
 
 # Members
@@ -272,10 +274,12 @@ def test_changes_of_a_room_that_is_not_there(world: World) -> None:
 
 def test_heads_and_recent_joins(world: World) -> None:
     actions.send_message(world.alice, room_id=TEAM, content="one")
-    asked = Asked([TEAM, THEIRS, 999], [world.bob.pk, world.carol.pk])
-    with exactly(1):
-        found = read_heads({"acme": asked, "globex": asked})
+    asked = [TEAM, THEIRS, 999]
+    with exactly(2):
+        found = read_heads({"acme": asked, "globex": asked}, kept_as=fresh_statement())
     heads = found["acme"]
     assert heads.seqs == dict(RoomCounter.objects.values_list("room_id", "last_seq")) == {TEAM: 1}
-    assert heads.joins == {(str(world.bob.pk), TEAM)}
-    assert read_heads({"acme": Asked([], [])})["acme"].seqs == {}
+    assert heads.has_joins
+    with exactly(1):
+        assert read_joins({"acme": [world.bob.pk, world.carol.pk]}) == {"acme": {(str(world.bob.pk), TEAM)}}
+    assert read_heads({"acme": []}, kept_as=fresh_statement())["acme"].seqs == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from itertools import count
 from typing import TYPE_CHECKING
 
 from django.db import connection
@@ -12,6 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NOT_COUNTED = ("SET search_path", "BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")
+
+_numbers = count()
+
+
+def fresh_statement() -> str:
+    """A name under which no connection has prepared a statement yet."""
+    return f"kept_{next(_numbers)}"
 
 
 @contextmanager

@@ -117,7 +117,12 @@ def renew_connections(user_keys: Collection[Any], *, process: str) -> None:
 
 
 def expire_connections() -> None:
-    """Take those offline whose processes stopped renewing them; two queries when there is nobody."""
+    """Take those offline whose processes stopped renewing them; one query when there is nobody."""
+    # Written out, as every process asks it of every tenant all the time.
+    with connections[TENANT_DATABASE].cursor() as cursor:
+        cursor.execute(f"SELECT EXISTS (SELECT FROM {TABLE} WHERE is_online AND online_until < statement_timestamp())")
+        if cursor.fetchone() == (False,):
+            return
     expired = UserStatus.objects.filter(is_online=True, online_until__lt=Now())
     with transaction.atomic(using=TENANT_DATABASE):
         found = list(expired.select_for_update(skip_locked=True, of=("self",)).select_related("user")[:500])

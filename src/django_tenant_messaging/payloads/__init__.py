@@ -48,6 +48,7 @@ from .server import (
     SkipFrame,
     TypingFrame,
     UserPayload,
+    heartbeat,
     user_payloads,
 )
 
@@ -98,6 +99,7 @@ __all__ = [
     "Typing",
     "TypingFrame",
     "UserPayload",
+    "heartbeat",
     "parse_frame",
     "user_payloads",
 ]

@@ -13,7 +13,7 @@ from django.contrib.auth import get_user_model
 
 from ..conf import messaging_settings
 from ..exceptions import MessagingError, TenantNotReady
-from ..tenancy import forget_readiness, handshake_request, public_schema, run_in_tenant, session_hash
+from ..tenancy import forget_readiness, handshake_request, run_in_tenant, session_hash
 from .close_codes import CloseCode
 from .handshake import find_tenants, live_sessions, standing_lost
 
@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 PARTS = 12
 """Parts into which the regular looks of an interval are spread."""
+FEW_SOCKETS = 50
+"""Most sockets of a tenant that are looked at together."""
 
 
 class AccessKeeper:
@@ -36,9 +38,10 @@ class AccessKeeper:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._changed_at = -math.inf
+        self._large: set[str] = set()
 
     def let_in(self, socket: Socket, asked_at: float) -> None:
-        """Look at a fresh socket again, if its user may have lost the right to it since it asked for that (monotonic)."""
+        """Look at a fresh socket again if its user may have lost the right to it since it asked (monotonic)."""
         heard_since = self._hub.link.listens_since(socket.schema_name)
         if max(self._changed_at, heard_since) >= asked_at:
             self._hub.spawn(self._recheck(socket.schema_name, [socket]))
@@ -75,18 +78,33 @@ class AccessKeeper:
         while True:
             await asyncio.sleep(messaging_settings.ACCESS_RECHECK_INTERVAL / PARTS)
             part = (part + 1) % PARTS
-            for schema_name in self._hub.schemas():
-                due = [socket for socket in self._hub.sockets_of(schema_name) if hash(socket) % PARTS == part]
-                if due:
-                    await self._recheck(schema_name, due)
+            for schema_name, due in self._due(part).items():
+                await self._recheck(schema_name, due)
+
+    def _due(self, part: int) -> dict[str, list[Socket]]:
+        """Return by tenant the sockets to look at now: those of a small tenant together, as one costs what few do.
+
+        A tenant that has become large or small is looked at as a whole, so that no socket waits longer for it.
+        """
+        by_tenant: defaultdict[str, list[Socket]] = defaultdict(list)
+        for (schema_name, _user_id), sockets in self._hub.sockets.items():
+            by_tenant[schema_name] += sockets
+        large = {schema_name for schema_name, sockets in by_tenant.items() if len(sockets) > FEW_SOCKETS}
+        changed, self._large = self._large ^ large, large
+        due: dict[str, list[Socket]] = {}
+        for schema_name, of_tenant in by_tenant.items():
+            if schema_name in large - changed:
+                due[schema_name] = [socket for socket in of_tenant if hash(socket) % PARTS == part]
+            elif schema_name in changed or hash(schema_name) % PARTS == part:
+                due[schema_name] = of_tenant
+        return {schema_name: found for schema_name, found in due.items() if found}
 
     async def _recheck(self, schema_name: str, sockets: Collection[Socket]) -> None:
         try:
             # All of a tenant's domains, whichever was used by whom.
             scopes = {_host(socket.scope): socket.scope for socket in sockets}
-            served = await run_in_tenant(public_schema(), _served_hosts, scopes, schema_name)
             standings = [socket.standing for socket in sockets]
-            lost = await run_in_tenant(schema_name, _lost_standings, standings, schema_name)
+            served, lost = await run_in_tenant(schema_name, _lost_rights, scopes, standings, schema_name)
         except TenantNotReady as error:
             self._hub.close_tenant(schema_name, error.readiness)
             return
@@ -105,6 +123,12 @@ class AccessKeeper:
 
 def _host(scope: Mapping[str, Any]) -> bytes:
     return b",".join(value for name, value in scope["headers"] if name == b"host")
+
+
+def _lost_rights(
+    scopes: Mapping[bytes, Mapping[str, Any]], standings: Collection[Standing], schema_name: str
+) -> tuple[set[bytes], list[CloseCode | None]]:
+    return _served_hosts(scopes, schema_name), _lost_standings(standings, schema_name)
 
 
 def _served_hosts(scopes: Mapping[bytes, Mapping[str, Any]], schema_name: str) -> set[bytes]:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import math
 import time
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple

@@ -6,22 +6,29 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.db import OperationalError, connections, transaction
 
 from ..conf import messaging_settings
 from ..exceptions import MessagingError, TenantNotReady, Unavailable
-from ..selectors import Asked, Heads, read_heads
-from ..tenancy import TENANT_DATABASE, public_schema, require_ready, run_in_tenant
+from ..selectors import read_heads, read_joins
+from ..tenancy import TENANT_DATABASE, public_schema, require_all_ready, run_in_tenant
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
     from .hub import Hub
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-MAX_TENANTS = 100
-"""Most tenants of one statement."""
+MAX_TENANTS = 50
+"""Most tenants of one statement. Each costs more in one of hundreds, and all are planned again when one comes."""
+PLANNING = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "max_parallel_workers_per_gather": "0"}
+"""What keeps the statements cheap: one plan, good for tables of any size, without starting processes to share it."""
 LOCK_TIMEOUT = "250ms"
 """How long the statement for several tenants waits for the tables of one, before each is asked by itself."""
 LOCKED_OR_SLOW = {"55P03", "57014"}
@@ -29,7 +36,8 @@ LOCKED_OR_SLOW = {"55P03", "57014"}
 
 
 class Comparison:
-    """Reads the heads of all rooms that are followed, for many tenants in one statement, every ``RECONCILE_INTERVAL``.
+    """Reads the heads of all rooms that are followed, for many tenants in one statement, every ``RECONCILE_INTERVAL``;
+    and of the tenants where somebody joined a room of late, who did.
 
     While the channel layer is down it does so up to eight times as often, but never more than a fifth of the time.
     """
@@ -37,6 +45,7 @@ class Comparison:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._alone: set[str] = set()
+        self._groups: list[dict[str, None]] = []
 
     async def run_forever(self) -> None:
         """Compare, and look after the sockets."""
@@ -59,36 +68,57 @@ class Comparison:
             took = time.monotonic() - began
 
     async def _compare(self) -> None:
+        rooms: defaultdict[str, list[int]] = defaultdict(list)
+        for schema_name, room_id in self._hub.feeds:
+            rooms[schema_name].append(room_id)
         # A tenant that is being asked by itself keeps nobody waiting but itself.
-        asked = {schema_name: of for schema_name, of in self._asked().items() if schema_name not in self._alone}
-        names = list(asked)
-        for start in range(0, len(names), MAX_TENANTS):
-            some = {schema_name: asked[schema_name] for schema_name in names[start : start + MAX_TENANTS]}
+        asked = {name: rooms.get(name, []) for name in self._hub.schemas() if name not in self._alone}
+        for number, group in self._grouped(asked):
+            some = {schema_name: asked[schema_name] for schema_name in group}
             try:
-                heads = await run_in_tenant(public_schema(), _read_together, some)
+                read = partial(read_heads, kept_as=f"tenant_messaging_heads_{number}")
+                heads = await run_in_tenant(public_schema(), _read_together, read, some)
+                joined = self._users_of({schema_name for schema_name, found in heads.items() if found.has_joins})
+                joins = await run_in_tenant(public_schema(), _read_together, read_joins, joined) if joined else {}
             except Unavailable as error:
                 logger.warning("Comparing %s tenants with the database failed: %s", len(some), error)
             except Exception as error:  # noqa: BLE001 - each is told its own below
                 logger.debug("Comparing %s tenants together failed: %r", len(some), error)
-                for schema_name, of_tenant in some.items():
+                for schema_name, room_ids in some.items():
                     self._alone.add(schema_name)
-                    self._hub.spawn(self._compare_alone(schema_name, of_tenant))
+                    self._hub.spawn(self._compare_alone(schema_name, room_ids))
             else:
                 for schema_name, found in heads.items():
-                    self._hub.follow(schema_name, found)
+                    self._hub.follow(schema_name, found.seqs, joins.get(schema_name, ()))
 
-    def _asked(self) -> dict[str, Asked]:
-        rooms: defaultdict[str, list[int]] = defaultdict(list)
-        users: defaultdict[str, list[Any]] = defaultdict(list)
-        for schema_name, room_id in self._hub.feeds:
-            rooms[schema_name].append(room_id)
-        for (schema_name, _user_id), sockets in self._hub.sockets.items():
-            users[schema_name].append(next(iter(sockets)).user.pk)
-        return {schema_name: Asked(rooms[schema_name], keys) for schema_name, keys in users.items()}
+    def _grouped(self, schema_names: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+        """Yield numbered groups of the tenants that change no more than they must: a changed one is planned anew."""
+        fresh = dict.fromkeys(schema_names)
+        for group in self._groups:
+            for schema_name in list(group):
+                if schema_name in fresh:
+                    del fresh[schema_name]
+                else:
+                    del group[schema_name]
+        for schema_name in fresh:
+            if all(len(group) >= MAX_TENANTS for group in self._groups):
+                self._groups.append({})
+            next(group for group in self._groups if len(group) < MAX_TENANTS)[schema_name] = None
+        return ((number, list(group)) for number, group in enumerate(self._groups) if group)
 
-    async def _compare_alone(self, schema_name: str, asked: Asked) -> None:
+    def _users_of(self, schema_names: Iterable[str]) -> dict[str, list[Any]]:
+        keys: dict[str, list[Any]] = {schema_name: [] for schema_name in schema_names}
+        for (schema_name, _user_id), sockets in self._hub.sockets.items() if keys else ():
+            if schema_name in keys:
+                keys[schema_name].append(next(iter(sockets)).user.pk)
+        return keys
+
+    async def _compare_alone(self, schema_name: str, room_ids: list[int]) -> None:
         try:
-            heads = await run_in_tenant(schema_name, read_heads, {schema_name: asked})
+            read = partial(read_heads, kept_as="tenant_messaging_heads")
+            heads = (await run_in_tenant(schema_name, _read, read, {schema_name: room_ids}))[schema_name]
+            joined = self._users_of({schema_name} if heads.has_joins else ())
+            joins = await run_in_tenant(schema_name, _read, read_joins, joined) if joined else {}
         except TenantNotReady as error:
             self._hub.close_tenant(schema_name, error.readiness)
         except MessagingError as error:
@@ -96,23 +126,28 @@ class Comparison:
         except Exception:
             logger.exception("[%s] Comparing with the database failed.", schema_name)
         else:
-            self._hub.follow(schema_name, heads[schema_name])
+            self._hub.follow(schema_name, heads.seqs, joins.get(schema_name, ()))
         finally:
             self._alone.discard(schema_name)
 
 
-def _read_together(asked: dict[str, Asked]) -> dict[str, Heads]:
-    for schema_name in asked:
-        require_ready(schema_name)
+def _read_together(read: Callable[[dict[str, Any]], T], asked: dict[str, Any]) -> T:
+    require_all_ready(asked)
     try:
-        with transaction.atomic(using=TENANT_DATABASE):
-            with connections[TENANT_DATABASE].cursor() as cursor:
-                cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-            return read_heads(asked)
+        return _read(read, asked, lock_timeout=LOCK_TIMEOUT)
     except OperationalError as error:
         if getattr(error.__cause__, "sqlstate", None) in LOCKED_OR_SLOW:
             raise _OneKeepsWaiting from error
         raise
+
+
+def _read(read: Callable[[dict[str, Any]], T], asked: dict[str, Any], **limits: str) -> T:
+    settings = {**PLANNING, **limits}
+    with transaction.atomic(using=TENANT_DATABASE):
+        with connections[TENANT_DATABASE].cursor() as cursor:
+            calls = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in settings.items())
+            cursor.execute(f"SELECT {calls}")
+        return read(asked)
 
 
 class _OneKeepsWaiting(Exception):

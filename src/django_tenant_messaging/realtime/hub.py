@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..conf import messaging_settings
 from ..exceptions import MessagingError
-from ..payloads import HeartbeatFrame
 from ..selectors import read_changes
 from ..tenancy import run_in_tenant
 from .access import AccessKeeper
@@ -30,9 +29,8 @@ from .presence import PresenceKeeper
 from .sending import Sends
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from ..selectors import Heads
     from ..types import Readiness, RoomPosition, UserRef
     from .socket import Socket
 
@@ -310,13 +308,13 @@ class Hub:
         for socket, found in texts.items():
             socket.offer_ephemeral(joined(found))
 
-    def follow(self, schema_name: str, heads: Heads) -> None:
-        """Read what this process lacks, given where the database is."""
-        for room_id, seq in heads.seqs.items():
+    def follow(self, schema_name: str, seqs: Mapping[int, int], joins: Iterable[tuple[str, int]]) -> None:
+        """Read what this process lacks, given where the database is and who (by id) joined which room of late."""
+        for room_id, seq in seqs.items():
             feed = self.feeds.get((schema_name, room_id))
             if feed is not None:
                 self._read_up_to(feed, seq)
-        for user_id, room_id in heads.joins:
+        for user_id, room_id in joins:
             if any(socket.misses_room(room_id) for socket in self.welcomed_sockets(schema_name, user_id)):
                 self.spawn(self.following.refresh(schema_name, user_id))
 
@@ -366,5 +364,4 @@ class Hub:
                     socket.close(CloseCode.TOO_SLOW)
                 elif socket.is_welcomed and now - socket.last_beat >= interval:
                     socket.last_beat = now
-                    heads = {str(room_id): seat.feed.head or 0 for room_id, seat in socket.seats.items()}
-                    socket.beat(HeartbeatFrame(heads=heads))
+                    socket.beat()

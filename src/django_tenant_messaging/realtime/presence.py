@@ -15,6 +15,8 @@ from ..exceptions import MessagingError
 from ..tenancy import run_in_tenant
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from django.contrib.auth.models import AbstractBaseUser
 
     from .hub import Hub
@@ -112,9 +114,13 @@ class PresenceKeeper:
                 users[schema_name].append(user.pk)
             for schema_name, keys in users.items():
                 try:
-                    await run_in_tenant(schema_name, renew_connections, keys, process=self._hub.process)
-                    await run_in_tenant(schema_name, expire_connections)
+                    await run_in_tenant(schema_name, _renew, keys, self._hub.process)
                 except MessagingError as error:
                     logger.warning("[%s] Online statuses couldn't be renewed: %s", schema_name, error)
                 except Exception:
                     logger.exception("[%s] Online statuses couldn't be renewed.", schema_name)
+
+
+def _renew(user_keys: Collection[Any], process: str) -> None:
+    renew_connections(user_keys, process=process)
+    expire_connections()

@@ -6,7 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..payloads import RoomAddedFrame, RoomPayload, RoomRemovedFrame
+from ..payloads import RoomAddedFrame, RoomPayload, RoomRemovedFrame, heartbeat
 from .outbox import AsgiSend, Outbox
 from .unanswered import Unanswered
 
@@ -194,10 +194,10 @@ class Socket:
         """Queue a frame for this client alone, however much waits."""
         self.outbox.put(frame.model_dump_json())
 
-    def beat(self, frame: BaseModel) -> None:
+    def beat(self) -> None:
         """Queue a heartbeat, unless so much waits that the client hears enough."""
         if not self.outbox.is_full:
-            self.tell(frame)
+            self.outbox.put(heartbeat({room_id: seat.feed.head or 0 for room_id, seat in self.seats.items()}))
 
     def close(self, code: CloseCode) -> None:
         """Close the socket, leaving out what still waits."""

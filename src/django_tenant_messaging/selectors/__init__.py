@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from .conversations import list_conversations, room_positions, room_positions_of, rooms_among
+from .heads import Heads, read_heads, read_joins
 from .history import room_history
 from .members import list_members, mentioned_members, online_contacts_of
 from .messages import message_by_id, messages_by_id
 from .notifications import list_notifications
 from .revisions import list_revisions, was_written_as
 from .rooms import access_membership, access_quietness, access_room, quiet_room_ids
-from .timeline import Asked, Changes, Heads, read_changes, read_heads
+from .timeline import Changes, read_changes
 from .users import find_users, user_key_type, user_ref, username_field
 
 __all__ = [
-    "Asked",
     "Changes",
     "Heads",
     "access_membership",
@@ -31,6 +31,7 @@ __all__ = [
     "quiet_room_ids",
     "read_changes",
     "read_heads",
+    "read_joins",
     "room_history",
     "room_positions",
     "room_positions_of",

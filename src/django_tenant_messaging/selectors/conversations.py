@@ -15,9 +15,9 @@ from ..conf import messaging_settings
 from ..models import ChatRoom, Membership, Message, RoomCounter
 from ..tenancy import TENANT_DATABASE
 from ..types import Conversation, RoomPosition
+from .heads import RECENT_JOIN_SECONDS
 from .messages import load_messages
 from .rooms import memberships_of, other_of, position_of
-from .timeline import RECENT_JOIN_SECONDS
 from .users import user_key_type, username_field
 
 if TYPE_CHECKING:

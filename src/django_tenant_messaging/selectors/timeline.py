@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
-
-from django.contrib.auth import get_user_model
-from django.db import connections
+from typing import TYPE_CHECKING
 
 from ..events import MembersChanged, MessageChanged, MessagePosted, RoomRenamed, TimelineEvent
 from ..models import Membership, Message, RoomCounter
-from ..tenancy import TENANT_DATABASE, current_schema
+from ..tenancy import current_schema
 from .messages import load_messages
 from .users import user_ref, username_field
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from ..types import UserRef
-
-RECENT_JOIN_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +31,6 @@ class Changes:
     seq: int
     complete: bool
     joined: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """The rooms and users of a tenant that somebody follows."""
-
-    room_ids: Collection[int]
-    user_keys: Collection[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Heads:
-    """The heads of rooms, and which of the asked users (by id) joined which room within the last minute."""
-
-    seqs: dict[int, int]
-    joins: set[tuple[str, int]]
 
 
 def read_changes(room_id: int, *, after: int, limit: int) -> Changes:
@@ -104,33 +83,3 @@ def _chained(events: dict[int, TimelineEvent], after: int) -> Iterator[TimelineE
     for seq in sorted(events):
         yield replace(events[seq], after=after)
         after = seq
-
-
-def read_heads(asked: Mapping[str, Asked]) -> dict[str, Heads]:
-    """Return by schema the heads of rooms, and who of some users joined any room of late; one statement for all
-    tenants together.
-    """
-    connection = connections[TENANT_DATABASE]
-    quote = connection.ops.quote_name
-    counter, member = RoomCounter._meta.db_table, Membership._meta.db_table
-    key_type = get_user_model()._meta.pk.rel_db_type(connection)
-    parts: list[str] = []
-    parameters: list[Any] = []
-    for number, (schema_name, of_tenant) in enumerate(asked.items()):
-        schema = quote(schema_name)
-        parts.append(
-            f"SELECT {number}, room_id, last_seq, NULL FROM {schema}.{counter} WHERE room_id = ANY(%s::bigint[])"
-            f" UNION ALL SELECT {number}, room_id, NULL, user_id::text FROM {schema}.{member}"
-            f" WHERE joined_at > clock_timestamp() - make_interval(secs => %s) AND user_id = ANY(%s::{key_type}[])"
-            " AND left_seq IS NULL"
-        )
-        parameters += [list(of_tenant.room_ids), RECENT_JOIN_SECONDS, list(of_tenant.user_keys)]
-    heads = [Heads({}, set()) for _ in asked]
-    with connection.cursor() as cursor:
-        cursor.execute(" UNION ALL ".join(parts), parameters)
-        for number, room_id, seq, user_id in cursor.fetchall():
-            if user_id is None:
-                heads[number].seqs[room_id] = seq
-            else:
-                heads[number].joins.add((user_id, room_id))
-    return dict(zip(asked, heads, strict=True))

@@ -5,7 +5,15 @@ from __future__ import annotations
 from .context import activated, current_schema, is_public_schema, public_schema
 from .database import TENANT_DATABASE, app_is_shared, app_is_tenants, users_are_shared
 from .executor import close_executor, run_in_tenant
-from .gate import connect_creation, forget_readiness, readiness_of, readiness_of_all, require_ready, schema_unready
+from .gate import (
+    connect_creation,
+    forget_readiness,
+    readiness_of,
+    readiness_of_all,
+    require_all_ready,
+    require_ready,
+    schema_unready,
+)
 from .hosts import Tenant, handshake_request, origin_allowed, resolve_tenant, resolve_tenants
 from .names import group_name
 from .sessions import bind_session, session_belongs_here, session_hash
@@ -30,6 +38,7 @@ __all__ = [
     "public_schema",
     "readiness_of",
     "readiness_of_all",
+    "require_all_ready",
     "require_ready",
     "resolve_tenant",
     "resolve_tenants",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict, defaultdict, deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
@@ -45,13 +46,17 @@ class FairThreads:
     A tenant is given another thread as long as it has fewer than it leaves free: alone it gets half of them, rounded
     up, a second one half of the rest, and so on. Work that has to wait is taken from the waiting tenants in turn, and
     of one tenant in its order.
+
+    Of the threads that are free the first one works: as long as little is done at once, it's always by the same few,
+    and only their database connections get to know all the tenants' tables.
     """
 
     def __init__(self, size: int, *, most_waiting: int) -> None:
-        self._executor = ThreadPoolExecutor(size, thread_name_prefix="tenant-messaging")
+        self._threads = [ThreadPoolExecutor(1, thread_name_prefix=f"tenant-messaging-{place}") for place in range(size)]
         self._most_waiting = most_waiting
         self._lock = threading.Lock()
-        self._free = size
+        self._idle = list(range(size))
+        """The places of the threads that are free, as a heap."""
         self._running: defaultdict[str, int] = defaultdict(int)
         self._waiting: OrderedDict[str, deque[Job]] = OrderedDict()
 
@@ -65,7 +70,7 @@ class FairThreads:
             self._waiting.setdefault(tenant, deque()).append(Job(tenant, call, outcome))
             job = self._next()
             if job is not None:
-                self._executor.submit(self._work, [job])
+                self._start(job)
         return outcome
 
     def close(self) -> None:
@@ -76,39 +81,46 @@ class FairThreads:
         for job in dropped:
             job.outcome.cancel()
             job.outcome.set_running_or_notify_cancel()
-        self._executor.shutdown(wait=True)
+        for thread in self._threads:
+            thread.shutdown(wait=True)
 
-    def _work(self, jobs: list[Job]) -> None:
+    def _start(self, job: Job) -> None:
+        place = heappop(self._idle)
+        self._threads[place].submit(self._work, place, [job])
+
+    def _work(self, place: int, jobs: list[Job]) -> None:
         # Taken out of the list: the executor holds its arguments, and so the outcome, for as long as this runs.
         job: Job | None = jobs.pop()
         while job is not None:
             job.run()
-            job = self._after(job)
+            job = self._after(job, place)
 
-    def _after(self, done: Job) -> Job | None:
+    def _after(self, done: Job, place: int) -> Job | None:
         """Free the thread of what is done, and return what it goes on with; wake others for what may run besides."""
         with self._lock:
-            self._free += 1
+            heappush(self._idle, place)
             self._running[done.tenant] -= 1
             if not self._running[done.tenant]:
                 del self._running[done.tenant]
             following = self._next()
-            while following is not None and (another := self._next()) is not None:
-                self._executor.submit(self._work, [another])
+            if following is not None:
+                self._idle.remove(place)
+                heapify(self._idle)
+                while (another := self._next()) is not None:
+                    self._start(another)
             return following
 
     def _next(self) -> Job | None:
         """Take the work whose turn it is, and count a thread as its own."""
-        if not self._free:
+        if not self._idle:
             return None
         # Who has no thread may have one, so this passes over no more tenants than there are threads.
         for tenant, jobs in self._waiting.items():
-            if self._running.get(tenant, 0) < self._free:
+            if self._running.get(tenant, 0) < len(self._idle):
                 job = jobs.popleft()
                 self._waiting.move_to_end(tenant)
                 if not jobs:
                     del self._waiting[tenant]
-                self._free -= 1
                 self._running[tenant] += 1
                 return job
         return None

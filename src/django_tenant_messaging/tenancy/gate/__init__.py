@@ -16,6 +16,7 @@ from .verdicts import (
     known_to_be_ready,
     readiness_of,
     readiness_of_all,
+    require_all_ready,
     require_ready,
     verdicts,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "known_to_be_ready",
     "readiness_of",
     "readiness_of_all",
+    "require_all_ready",
     "require_ready",
     "requirements_of",
     "schema_kinds",

@@ -22,7 +22,7 @@ from .inspection import inspect_schema, inspect_schemas
 from .schemas import kind_of, schema_kinds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +96,17 @@ class Verdicts:
             finally:
                 self._looking_at_all.release()
         return {name: known[name] for name in kinds}
+
+    def renew(self, names: Collection[str]) -> None:
+        """Look together at schemas of which nothing valid is known, and at those among the others of which soon
+        nothing will be, so that they are looked at together the next time too.
+        """
+        now = time.monotonic()
+        until = {name: verdict.valid_until for name in names if (verdict := self._verdicts.get(name)) is not None}
+        if len(until) == len(names) and min(until.values(), default=now) > now:
+            return
+        soon = now + messaging_settings.MIGRATION_CHECK_TTL / 2
+        self._look_at_all(schema_kinds([name for name in names if until.get(name, now) < soon]))
 
     def _fresh_of(self, names: Iterable[str]) -> dict[str, Readiness]:
         return {name: found for name in names if (found := self.fresh(name)) is not None}
@@ -251,6 +262,17 @@ def require_ready(schema_name: str) -> None:
     found = hindrance(schema_name)
     if found is not None:
         raise TenantNotReady(found)
+
+
+def require_all_ready(schema_names: Collection[str]) -> None:
+    """Raise ``TenantNotReady`` unless all of some tenants may be served; they are looked at together.
+
+    Raises :class:`~django_tenant_messaging.exceptions.Unavailable` when the database doesn't answer.
+    """
+    if not check_is_bypassed():
+        verdicts.renew(schema_names)
+    for schema_name in schema_names:
+        require_ready(schema_name)
 
 
 def hindrance_after(error: BaseException, schema_name: str) -> Readiness | None:
