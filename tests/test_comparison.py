@@ -124,9 +124,9 @@ async def test_all_tenants_of_a_process_are_compared_by_one_statement(
     assert set(watch.compared[-3:]) == {("acme", "globex")}
 
 
-def test_it_is_one_query(acme: Tenant, globex: Tenant) -> None:
+def test_it_is_one_query_and_one_for_its_plan(acme: Tenant, globex: Tenant) -> None:
     rooms, kept_as = {tenant.schema_name: [ROOM] for tenant in (acme, globex)}, fresh_statement()
-    for number in (2, 1):
+    for number in (3, 2):
         with queries() as made:
             heads = read_heads(rooms, kept_as=kept_as)
         assert len(made) == number
@@ -147,6 +147,13 @@ def test_a_statement_is_another_with_other_tenants(acme: Tenant, globex: Tenant)
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_prepared_statements WHERE name = 'kept'")
         assert cursor.fetchone() == (1,)
+
+
+def test_a_connection_that_forgot_the_statement_prepares_it_again(acme: Tenant) -> None:
+    for _ in range(2):
+        assert read_heads({"acme": [ROOM]}, kept_as="kept")["acme"].seqs == {ROOM: 0}
+        with connection.cursor() as cursor:
+            cursor.execute("DEALLOCATE ALL")
 
 
 def test_equal_ids_of_rooms_in_one_statement_are_kept_apart(acme: Tenant, globex: Tenant) -> None:

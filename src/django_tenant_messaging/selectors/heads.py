@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from django.contrib.auth import get_user_model
 from django.db import connections
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
 RECENT_JOIN_SECONDS = 60
 RECENTLY = f"joined_at > statement_timestamp() - interval '{RECENT_JOIN_SECONDS} s'"
 
-_kept: WeakKeyDictionary[Any, dict[str, str]] = WeakKeyDictionary()
-"""By database connection: the name of each statement that it has prepared, and its text."""
-
 
 @dataclass(slots=True)
 class Heads:
@@ -32,7 +28,7 @@ class Heads:
 
 
 def read_heads(rooms: Mapping[str, Collection[int]], *, kept_as: str) -> dict[str, Heads]:
-    """Return by schema the heads of rooms; one statement for all tenants together, and one more to prepare it.
+    """Return by schema the heads of rooms; one statement for all tenants together, and one that asks for its plan.
 
     The connection keeps the statement's plan, some 25 KiB for each tenant, under the name ``kept_as``: planning takes
     ten times as long as executing. It is planned again when the same name comes with other tenants.
@@ -85,11 +81,15 @@ def _table(schema_name: str, model: Any) -> str:
 
 
 def _keep(cursor: Any, name: str, text: str) -> None:
-    """Have the connection know a statement by a name, whatever it knew by it before."""
-    kept = _kept.setdefault(cursor.connection, {})
-    if kept.get(name) == text:
+    """Have the connection know a statement by a name, whatever it knew by it before.
+
+    The database is asked each time: psycopg makes it forget all that was prepared, after a rollback for example.
+    """
+    definition = f"PREPARE {name} (text[]) AS {text}"
+    cursor.execute("SELECT statement FROM pg_prepared_statements WHERE name = %s", [name])
+    known = cursor.fetchone()
+    if known == (definition,):
         return
-    if kept.pop(name, None) is not None:
+    if known is not None:
         cursor.execute(f"DEALLOCATE {name}")
-    cursor.execute(f"PREPARE {name} (text[]) AS {text}")
-    kept[name] = text
+    cursor.execute(definition)
