@@ -23,7 +23,7 @@ from django_tenant_messaging.realtime import hub, publisher
 from django_tenant_messaging.realtime import sending as realtime_sending
 from django_tenant_messaging.realtime.commands import MAX_UNANSWERED
 from django_tenant_messaging.realtime.hub import hub_of_this_loop
-from django_tenant_messaging.realtime.sending import MAX_BATCH, MAX_STATEMENTS, Sends
+from django_tenant_messaging.realtime.sending import MAX_BATCH, MAX_PASSED_OVER, MAX_STATEMENTS, Sends
 from django_tenant_messaging.tenancy import close_executor, run_in_tenant
 from django_tenant_messaging.types import SentMessage
 
@@ -620,6 +620,42 @@ class TestLockedRows:
         await sender.answered(28)
         for room in rooms[:-1]:
             assert await run_in_tenant("acme", timeline, room) == ["0", "1", "2"]
+
+    @pytest.mark.parametrize(("times", "waited"), [(MAX_PASSED_OVER - 1, 0), (MAX_PASSED_OVER, 1)])
+    async def test_a_room_that_others_just_write_to_is_tried_again_before_anybody_waits_for_it(
+        self, sender: Sender, monkeypatch: pytest.MonkeyPatch, times: int, waited: int
+    ) -> None:
+        tried: list[set[int]] = []
+        waiting: list[int] = []
+
+        def where_free(drafts: Any) -> list[Any]:
+            is_locked = sum(2 in rooms for rooms in tried) < times
+            tried.append({draft.room_id for draft in drafts})
+            free = [draft for draft in drafts if draft.room_id != 2 or not is_locked]
+            answers = iter(actions.send_messages_where_free(free))
+            return [next(answers) if draft in free else None for draft in drafts]
+
+        def waiting_for_it(drafts: Any) -> list[Any]:
+            waiting.extend(draft.room_id for draft in drafts)
+            return actions.send_messages(drafts)
+
+        monkeypatch.setattr(realtime_sending, "send_messages_where_free", where_free)
+        monkeypatch.setattr(realtime_sending, "send_messages", waiting_for_it)
+
+        def go_on(answer: Any) -> None:
+            if answer.message.room_id == ROOM and len(sender.answers) < 10:
+                sender.send("busy")
+
+        sender.on_answer = go_on
+        for room in range(3, 3 + MAX_STATEMENTS):
+            sender.send("so that the others share a statement", room=room)
+        sender.send("first", room=2)
+        sender.send("second", room=2)
+        sender.send("busy")
+        await sender.until(lambda: "second" in sender.contents)
+        await sender.finished()
+        assert waiting == [2, 2] * waited
+        assert await run_in_tenant("acme", timeline, 2) == ["first", "second"]
 
     async def test_a_room_that_is_always_locked_keeps_no_other_from_its_turn(
         self, sender: Sender, hold: Hold, settings: Any, statements: list[Any]

@@ -18,6 +18,9 @@ they need each other:
 ``INSERT ... ON CONFLICT DO NOTHING`` after the counter would burn numbers. Two sends with one client id at the same
 moment meet at the unique key instead: the second is rolled back whole and finds the first when it runs again.
 
+The columns of the answer have types of their own, whatever the users' table says: a connection that has prepared the
+statement for one tenant executes it for all, and a host may be changing one tenant's users after the other's.
+
 Messages for several rooms must not wait for each other's rooms: the statement for them passes over what somebody else
 has locked (``SKIP LOCKED``) and says so. It waits for nothing but the unique key of a client id that somebody else is
 just using.
@@ -263,9 +266,9 @@ WITH draft AS MATERIALIZED (
 SELECT draft.visible_after_seq IS NOT NULL,
        numbered.id IS NULL AND draft.visible_after_seq IS NOT NULL AND draft.earlier_id IS NULL
            AND (draft.reply_to IS NULL OR draft.reply_seq > draft.visible_after_seq),
-       draft.earlier_id, draft.reply_seq, draft.kind, numbered.id, numbered.seq, numbered.timestamp,
-       numbered.receiver_id,
-       (SELECT "{username}" FROM "{user.db_table}" WHERE "{user.pk.column}" = numbered.receiver_id),
+       draft.earlier_id, draft.reply_seq, draft.kind::text, numbered.id, numbered.seq, numbered.timestamp,
+       numbered.receiver_id::{key_type},
+       (SELECT "{username}" FROM "{user.db_table}" WHERE "{user.pk.column}" = numbered.receiver_id)::text,
        coalesce(tellings.list, '[]'::jsonb)
 FROM draft LEFT JOIN numbered USING (n) LEFT JOIN tellings ON message_id = numbered.id
 ORDER BY n

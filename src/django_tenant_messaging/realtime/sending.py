@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 MAX_BATCH = 100
 """Most messages of one statement. Larger ones gain nothing: at 100 the commit is a hundredth of the cost."""
 MAX_BATCH_CHARACTERS = 1_000_000
+MAX_PASSED_OVER = 4
+"""Statements that may find a room locked, one after the other, before one waits for it alone."""
 MAX_STATEMENTS = 2
 """Most statements of one tenant that run at a time."""
 
@@ -87,8 +89,9 @@ class Lane:
 
     Up to ``MAX_STATEMENTS`` run at a time, so that the database writes while the next is prepared, but never two for
     the same room: its messages are written in the order in which they came, and nobody waits for a lock of our own.
-    What comes meanwhile shares the next statement, a fair part of each room's. A room that somebody else keeps locked
-    gets a task of its own that waits for it.
+    What comes meanwhile shares the next statement, a fair part of each room's. A room that is met locked, as another
+    process just writes to it, is tried again with the next statements; one that somebody keeps locked gets a task of
+    its own that waits for it.
     """
 
     def __init__(
@@ -108,6 +111,8 @@ class Lane:
         """What waits, by room."""
         self._taken: dict[int, deque[Request]] = {}
         """The same of rooms that something is being written to."""
+        self._met_locked: dict[int, int] = {}
+        """How often each room was met locked in a row."""
         self._statements = 0
 
     def submit(self, request: Request) -> None:
@@ -149,13 +154,27 @@ class Lane:
                 locked.setdefault(request.draft.room_id, []).append(request)
         self._hand_out(batch, answers, hints)
         self._statements -= 1
-        for room_id in {request.draft.room_id for request in batch}:
-            if room_id in locked:
-                self._taken[room_id].extendleft(reversed(locked[room_id]))
+        rooms = {request.draft.room_id for request in batch}
+        for room_id in rooms:
+            if room_id not in locked:
+                self._met_locked.pop(room_id, None)
+                self._release(room_id)
+                continue
+            self._taken[room_id].extendleft(reversed(locked[room_id]))
+            # Alone there is nobody else to keep waiting.
+            if len(rooms) == 1 or self._is_still_locked(room_id):
                 self._spawn(self._write_locked(room_id))
             else:
                 self._release(room_id)
         self._go_on()
+
+    def _is_still_locked(self, room_id: int) -> bool:
+        """Say whether a room was met locked so often that it isn't just being written to by another process."""
+        times = self._met_locked.pop(room_id, 0) + 1
+        if times == MAX_PASSED_OVER:
+            return True
+        self._met_locked[room_id] = times
+        return False
 
     async def _write_locked(self, room_id: int) -> None:
         """Write to a room that somebody else has locked, waiting for it.
