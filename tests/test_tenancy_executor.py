@@ -9,12 +9,13 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 import pytest
 from django.db import connection, connections, transaction
 from django.db.utils import ProgrammingError
 
 from django_tenant_messaging import actions
+from django_tenant_messaging.actions import Draft
+from django_tenant_messaging.actions.sending import PREPARED_FROM
 from django_tenant_messaging.exceptions import Unavailable
 from django_tenant_messaging.models import ChatRoom, Message
 from django_tenant_messaging.tenancy import (
@@ -213,36 +214,32 @@ def test_idle_connection_is_probed(settings: Any, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_prepared_statement_writes_into_the_tenant_of_the_moment(
-    tenants: tuple[Tenant, Tenant], people: Any, settings: Any, database_url: str
+    tenants: tuple[Tenant, Tenant], people: Any, settings: Any
 ) -> None:
-    """Also where one tenant's users are being changed and the other's aren't yet."""
     settings.TENANT_MESSAGING = {"DATABASE_THREADS": 1}
+    turns = 2 * thread_connections.PREPARE_THRESHOLD
     for tenant in tenants:
         with tenant.activated():
-            actions.open_direct_room(tenant.users["alice"], other=tenant.users["bob"])
+            actions.create_room(tenant.users["alice"], name="team", members=[])
 
     def prepared() -> int:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%%WITH draft%%'")
+            cursor.execute("SELECT count(*) FROM pg_prepared_statements WHERE position('WITH draft' in statement) > 0")
             return int(cursor.fetchone()[0])
 
-    with psycopg.connect(database_url, autocommit=True) as other:
-        other.execute("ALTER TABLE globex.auth_user ALTER username TYPE varchar(200)")
-        try:
-            for turn in range(2 * thread_connections.PREPARE_THRESHOLD):
-                for tenant in tenants:
-                    send = partial(
-                        actions.send_message, tenant.users["alice"], room_id=1, content=f"{tenant.schema_name} {turn}"
-                    )
-                    answer = in_tenant(tenant.schema_name, send)
-                    assert answer.message.receiver.username == "bob"
-            assert in_tenant("acme", prepared) == 1
-        finally:
-            other.execute("ALTER TABLE globex.auth_user ALTER username TYPE varchar(150)")
+    def texts(tenant: Tenant, turn: int) -> list[str]:
+        return [f"{tenant.schema_name} {turn} {number}" for number in range(PREPARED_FROM)]
+
+    for turn in range(turns):
+        for tenant in tenants:
+            drafts = [Draft(tenant.users["alice"], 1, text) for text in texts(tenant, turn)]
+            answers = in_tenant(tenant.schema_name, partial(actions.send_messages, drafts))
+            assert [answer.message.content for answer in answers] == texts(tenant, turn)
+    assert in_tenant("acme", prepared) == 2
     for tenant in tenants:
         with tenant.activated():
             contents = list(Message.objects.order_by("seq").values_list("content", flat=True))
-        assert contents == [f"{tenant.schema_name} {turn}" for turn in range(2 * thread_connections.PREPARE_THRESHOLD)]
+        assert contents == [text for turn in range(turns) for text in texts(tenant, turn)]
 
 
 @pytest.mark.parametrize("pooled", [True, False])

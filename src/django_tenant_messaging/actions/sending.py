@@ -18,9 +18,6 @@ they need each other:
 ``INSERT ... ON CONFLICT DO NOTHING`` after the counter would burn numbers. Two sends with one client id at the same
 moment meet at the unique key instead: the second is rolled back whole and finds the first when it runs again.
 
-The columns of the answer have types of their own, whatever the users' table says: a connection that has prepared the
-statement for one tenant executes it for all, and a host may be changing one tenant's users after the other's.
-
 Messages for several rooms must not wait for each other's rooms: the statement for them passes over what somebody else
 has locked (``SKIP LOCKED``) and says so. It waits for nothing but the unique key of a client id that somebody else is
 just using.
@@ -33,12 +30,13 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 from django.contrib.auth import get_user_model
 from django.db import DataError, IntegrityError, OperationalError, connections, transaction
 
 from ..models import Membership, Mention, Message, Notification, RoomCounter
-from ..tenancy import TENANT_DATABASE, preparing_cursor
+from ..tenancy import TENANT_DATABASE, current_schema, preparing_cursor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,6 +44,9 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 ATTEMPTS = 2
+PREPARED_FROM = 8
+"""Messages from which on a statement is prepared: a tenant that has so many at once will soon have them again. For one
+message of many tenants the plan would never be used again, and cost more than it saves."""
 DEADLOCK = "40P01"
 """What PostgreSQL calls it."""
 
@@ -143,9 +144,13 @@ def _execute(rows: Sequence[Row], locked: LockedRows) -> list[Outcome]:
     # In the host's transaction a failed statement must not take the rest along.
     scope = transaction.atomic(using=TENANT_DATABASE) if connection.in_atomic_block else nullcontext()
     mentions = [(number, key) for number, row in enumerate(rows, 1) for key in row.mentioned]
-    with scope, preparing_cursor() as cursor:
+    is_busy = len(rows) >= PREPARED_FROM
+    statement = _statement(locked)
+    if is_busy:
+        statement += f"-- {crc32(current_schema().encode()):x}"
+    with scope, preparing_cursor() if is_busy else connection.cursor() as cursor:
         cursor.execute(
-            _statement(locked),
+            statement,
             {
                 "rooms": [row.room_id for row in rows],
                 "senders": [row.sender for row in rows],
@@ -266,9 +271,9 @@ WITH draft AS MATERIALIZED (
 SELECT draft.visible_after_seq IS NOT NULL,
        numbered.id IS NULL AND draft.visible_after_seq IS NOT NULL AND draft.earlier_id IS NULL
            AND (draft.reply_to IS NULL OR draft.reply_seq > draft.visible_after_seq),
-       draft.earlier_id, draft.reply_seq, draft.kind::text, numbered.id, numbered.seq, numbered.timestamp,
-       numbered.receiver_id::{key_type},
-       (SELECT "{username}" FROM "{user.db_table}" WHERE "{user.pk.column}" = numbered.receiver_id)::text,
+       draft.earlier_id, draft.reply_seq, draft.kind, numbered.id, numbered.seq, numbered.timestamp,
+       numbered.receiver_id,
+       (SELECT "{username}" FROM "{user.db_table}" WHERE "{user.pk.column}" = numbered.receiver_id),
        coalesce(tellings.list, '[]'::jsonb)
 FROM draft LEFT JOIN numbered USING (n) LEFT JOIN tellings ON message_id = numbered.id
 ORDER BY n

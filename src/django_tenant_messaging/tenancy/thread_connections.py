@@ -65,10 +65,11 @@ class ThreadConnections:
 
 @contextmanager
 def preparing_cursor() -> Iterator[Any]:
-    """Yield a cursor for a long statement that is always the same text: a worker thread's connection prepares it.
+    """Yield a cursor for a statement that a busy tenant often repeats: a worker thread's connection prepares it.
 
-    The database then reads the text once for each connection, not each time; Django's own cursors never prepare. In
-    another thread it is such a cursor of Django's.
+    The database then reads and plans the text once for each connection, not each time; Django's own cursors never
+    prepare. A plan is good for one search path: texts have to differ between tenants, or each is planned anew for the
+    other. In any other thread it is a cursor of Django's.
     """
     connection = connections[TENANT_DATABASE]
     if connection is not getattr(_thread, "own", None):
