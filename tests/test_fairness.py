@@ -229,17 +229,22 @@ def test_an_error_is_freed_without_the_garbage_collector(make: Callable[..., Fai
         gc.enable()
 
 
-def test_the_first_free_thread_works(make: Callable[..., FairThreads], gate: Gate) -> None:
-    """So that few connections get to know what all tenants' work needs."""
+def test_a_tenant_has_its_own_thread_as_long_as_that_is_free(make: Callable[..., FairThreads], gate: Gate) -> None:
+    """So that a connection gets to know the tables of some tenants, not of all."""
     threads = make(4)
-    names = set()
-    for number in range(20):
-        names.add(threads.submit(f"tenant{number}", lambda: threading.current_thread().name).result(PATIENCE))
-        while len(threads._idle) < 4:
+
+    def name_of_thread(tenant: str) -> str:
+        name = threads.submit(tenant, lambda: threading.current_thread().name).result(PATIENCE)
+        while len(threads._idle) + sum(threads._running.values()) < 4 or threads._running.get(tenant, 0) > 0:
             time.sleep(0.001)
-    assert names == {"tenant-messaging-0_0"}
-    hanging = threads.submit("slow", gate)
+        return name
+
+    own = {tenant: name_of_thread(tenant) for tenant in (f"tenant{number}" for number in range(20))}
+    assert set(own.values()) == {f"tenant-messaging-{place}_0" for place in range(4)}
+    assert {tenant: name_of_thread(tenant) for tenant in own} == own
+    slow, other = [tenant for tenant, name in own.items() if name == "tenant-messaging-0_0"][:2]
+    hanging = threads.submit(slow, gate)
     gate.wait_for(1)
-    assert threads.submit("other", lambda: threading.current_thread().name).result(PATIENCE) == "tenant-messaging-1_0"
+    assert name_of_thread(other) == "tenant-messaging-1_0"
     gate.is_open.set()
     hanging.result(PATIENCE)

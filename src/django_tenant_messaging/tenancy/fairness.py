@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict, defaultdict, deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from zlib import crc32
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,16 +47,16 @@ class FairThreads:
     up, a second one half of the rest, and so on. Work that has to wait is taken from the waiting tenants in turn, and
     of one tenant in its order.
 
-    Of the threads that are free the first one works: as long as little is done at once, it's always by the same few,
-    and only their database connections get to know all the tenants' tables.
+    Of the threads that are free a tenant gets its own one, else the first: a database connection that mostly sees the
+    same tenants knows their tables, and not those of all others.
     """
 
     def __init__(self, size: int, *, most_waiting: int) -> None:
         self._threads = [ThreadPoolExecutor(1, thread_name_prefix=f"tenant-messaging-{place}") for place in range(size)]
         self._most_waiting = most_waiting
         self._lock = threading.Lock()
-        self._idle = list(range(size))
-        """The places of the threads that are free, as a heap."""
+        self._idle = set(range(size))
+        """The places of the threads that are free."""
         self._running: defaultdict[str, int] = defaultdict(int)
         self._waiting: OrderedDict[str, deque[Job]] = OrderedDict()
 
@@ -85,7 +85,9 @@ class FairThreads:
             thread.shutdown(wait=True)
 
     def _start(self, job: Job) -> None:
-        place = heappop(self._idle)
+        own = crc32(job.tenant.encode()) % len(self._threads)
+        place = own if own in self._idle else min(self._idle)
+        self._idle.remove(place)
         self._threads[place].submit(self._work, place, [job])
 
     def _work(self, place: int, jobs: list[Job]) -> None:
@@ -98,14 +100,13 @@ class FairThreads:
     def _after(self, done: Job, place: int) -> Job | None:
         """Free the thread of what is done, and return what it goes on with; wake others for what may run besides."""
         with self._lock:
-            heappush(self._idle, place)
+            self._idle.add(place)
             self._running[done.tenant] -= 1
             if not self._running[done.tenant]:
                 del self._running[done.tenant]
             following = self._next()
             if following is not None:
                 self._idle.remove(place)
-                heapify(self._idle)
                 while (another := self._next()) is not None:
                     self._start(another)
             return following
