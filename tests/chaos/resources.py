@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 MEGABYTE = 1024 * 1024
 ALLOWED_BYTES = 6 * MEGABYTE
 ALLOWED_BLOCKS = 1.1
+KEPT_SESSIONS = 9
+"""Of PostgreSQL, by a worker: one for each thread (`DATABASE_THREADS`), and one in the pool of its pages."""
 OPEN = {"01", "08"}
 """The kernel's numbers for connections that the server hasn't closed: established, and closed by the client alone."""
 
@@ -74,12 +76,12 @@ def memory(process: psutil.Process) -> int:
     return int(process.memory_full_info().uss)
 
 
-def check_resources(before: Resources, warm: Resources, after: Resources, findings: Findings) -> None:
-    """Compare the end with the beginning; sessions and memory, of which a server that once was busy may keep some,
-    with those under load before anything was broken.
+def check_resources(before: Resources, warm: Resources, after: Resources, findings: Findings, *, workers: int) -> None:
+    """Compare the end with the beginning; memory, of which a server that once was busy may keep some, with that under
+    load before anything was broken, and sessions with those that a worker may keep.
     """
     limits = {kind: getattr(before, kind) for kind in ("sockets", "keys", "channels")}
-    for kind, was in {**limits, "sessions": max(before.sessions, warm.sessions)}.items():
+    for kind, was in {**limits, "sessions": workers * KEPT_SESSIONS}.items():
         now = getattr(after, kind)
         if now > was:
             findings.add(f"{kind}_left", f"{now}, before it was {was}", now - was)

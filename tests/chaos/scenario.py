@@ -111,7 +111,7 @@ async def play(plan: Plan, results: Path) -> Report:
         finally:
             await host.close()
         judgement = check(history, truth | scene.gone, latest=LATEST, soon=SOON, habits=cast.habits)
-        check_resources(before, warm, after, judgement.findings)
+        check_resources(before, warm, after, judgement.findings, workers=plan.workers)
         check_growth(soak, judgement.findings)
         scene.notes |= soak.slopes()
         report = summarise(plan.name, history, judgement, scene.notes, stage.complaints())

@@ -518,24 +518,24 @@ class TestSigns:
 
 
 class TestResources:
-    BEFORE = Resources(sockets=0, sessions=4, keys=1, channels=2, memory=0, allocated=9 * MEGABYTE, blocks=1000)
+    BEFORE = Resources(sockets=0, sessions=18, keys=1, channels=2, memory=0, allocated=9 * MEGABYTE, blocks=1000)
 
     def test_all_given_back(self) -> None:
         findings = Findings()
-        check_resources(self.BEFORE, self.BEFORE, self.BEFORE, findings)
+        check_resources(self.BEFORE, self.BEFORE, self.BEFORE, findings, workers=2)
         assert not findings
 
     @pytest.mark.parametrize("kind", ["sockets", "sessions", "keys", "channels"])
     def test_something_left(self, kind: str) -> None:
         findings = Findings()
         after = replace(self.BEFORE, **{kind: getattr(self.BEFORE, kind) + 2})
-        check_resources(self.BEFORE, self.BEFORE, after, findings)
+        check_resources(self.BEFORE, self.BEFORE, after, findings, workers=2)
         assert findings.counts == {f"{kind}_left": 2}
 
     @pytest.mark.parametrize("growth", [{"allocated": 16 * MEGABYTE}, {"blocks": 1200}])
     def test_memory_that_grew(self, growth: dict[str, int]) -> None:
         findings = Findings()
-        check_resources(self.BEFORE, self.BEFORE, replace(self.BEFORE, **growth), findings)
+        check_resources(self.BEFORE, self.BEFORE, replace(self.BEFORE, **growth), findings, workers=2)
         assert findings.counts == {"memory_left": 1}
 
 
