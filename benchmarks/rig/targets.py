@@ -85,6 +85,8 @@ def _small_rooms(results: Results) -> Iterator[Target]:
 
     if hand_written := _hand_written(rows, rate):
         yield _at_least("B: messages/s, to the best hand-written consumer", rate(ours), max(hand_written), 10)
+    if PLAIN in rows:
+        yield _at_least("B: messages/s, to the plain one (daphne, core layer)", rate(ours), rate(rows[PLAIN]), 10)
     yield _at_least("B: messages/s, to ejabberd's published figure", rate(ours), EJABBERD_MESSAGES, 2.5)
     if "commit" in rows:
         yield _at_least("B: messages/s, to the bare server with a commit each", rate(ours), rate(rows["commit"]), 1)

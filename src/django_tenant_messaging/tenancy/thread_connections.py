@@ -27,6 +27,8 @@ IDLE_CHECK_AFTER = 1.0
 """Seconds of idleness after which a connection is probed before it is used again."""
 PREPARE_THRESHOLD = 5
 """Executions of a statement before its connection prepares it: psycopg's default, which Django turns off."""
+PREPARED_MAX = 20
+"""Most statements that a connection has prepared. The one that writes messages takes 0.7 MB of PostgreSQL's memory."""
 
 _thread = threading.local()
 
@@ -95,13 +97,14 @@ def _like(hosts: Any) -> Any:
 
 
 @receiver(connection_created)
-def _set_timeouts(connection: Any, **_kwargs: Any) -> None:
-    """Bound what a call can wait for the database, once for each connection of a worker thread.
+def _bound(connection: Any, **_kwargs: Any) -> None:
+    """Bound what a call can wait for the database, and what is kept there, once for each connection of a worker thread.
 
     By a statement: PgBouncer refuses most parameters in the connection's start.
     """
     own: Any = getattr(_thread, "own", None)
     if connection is own:
+        connection.connection.prepared_max = PREPARED_MAX
         limits = [(name, f"{int(seconds * 1000)}ms") for name, seconds in _timeouts()]
         if limits:
             calls = ", ".join(["set_config(%s, %s, false)"] * len(limits))
