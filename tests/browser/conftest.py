@@ -39,7 +39,12 @@ TIMEOUT_MS = 20_000
 # Two workers with browsers and servers share a machine.
 expect.set_options(timeout=TIMEOUT_MS)
 #: What a browser says of a server that is down, or on its way there, on purpose.
-EXPECTED_WHILE_DOWN = ("net::ERR_CONNECTION_REFUSED", "Unexpected response code: 503")
+EXPECTED_WHILE_DOWN = (
+    "net::ERR_CONNECTION_REFUSED",
+    "net::ERR_CONNECTION_RESET",
+    "Connection closed before receiving a handshake response",
+    "Unexpected response code: 503",
+)
 
 
 @dataclass
