@@ -7,6 +7,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 import redis.asyncio as aioredis
 from channels.layers import InMemoryChannelLayer
 from channels_redis.core import RedisChannelLayer
@@ -190,3 +191,18 @@ async def test_a_process_alone_says_nothing_to_the_layer_in_memory(
     await got(bob, "hello", "from elsewhere in the process")
     await hub_of_this_loop().link.probe()
     assert sent == []
+
+
+@pytest.mark.parametrize("layers", [CORE], indirect=True)
+async def test_a_process_that_stops_leaves_no_group_behind(
+    acme: Tenant, peers: Peers, other_process: Hub, redis_server: LocalRedis
+) -> None:
+    def groups() -> set[bytes]:
+        with redis.Redis(port=redis_server.port) as client:
+            return set(client.keys("*group*"))
+
+    peer = await peers.connect(acme, "bob", hub=other_process)
+    assert any(other_process.process.encode() in group for group in groups())
+    await peer.close()
+    await other_process.stop()
+    assert not any(other_process.process.encode() in group for group in groups())

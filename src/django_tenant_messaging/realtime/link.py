@@ -84,10 +84,13 @@ class LayerLink:
             self._tasks = [asyncio.create_task(part) for part in work]
 
     async def stop(self) -> None:
-        """End it."""
+        """End it, and leave nothing in the layer: some keep for a day what a process doesn't take back."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._wanted.clear()
+        if not self._is_down:
+            await self.repair()
 
     async def subscribe(self, schema_name: str) -> None:
         """Subscribe to a tenant; returns within ``SUBSCRIBE_TIMEOUT``, whether the layer answered or not.
