@@ -24,6 +24,7 @@ from django_tenant_messaging.selectors import read_heads, read_joins
 from django_tenant_messaging.selectors.heads import RECENT_JOIN_SECONDS
 from django_tenant_messaging.tenancy import public_schema, run_in_tenant
 from tests.harness.breaking import locked_table
+from tests.harness.peer import another_hub
 from tests.harness.queries import fresh_statement, queries
 from tests.test_delivery import LossyLayer, got, write
 
@@ -63,12 +64,8 @@ def layer(monkeypatch: pytest.MonkeyPatch) -> LossyLayer:
 async def other_process(layer: LossyLayer, settings: Any, peers: Peers) -> AsyncIterator[Hub]:
     """The hub of a process that learns of what others write by comparing alone."""
     settings.TENANT_MESSAGING = {"RECONCILE_INTERVAL": 0.05}
-    hub = Hub()
-    hub.start()
-    yield hub
-    for peer in peers.opened:
-        await peer.close()
-    await hub.stop()
+    async with another_hub(peers) as hub:
+        yield hub
 
 
 class Watch:

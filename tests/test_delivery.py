@@ -14,6 +14,7 @@ from django_tenant_messaging.models import Membership, Message, RoomCounter
 from django_tenant_messaging.realtime import presence
 from django_tenant_messaging.realtime.hub import Hub, hub_of_this_loop
 from django_tenant_messaging.tenancy import run_in_tenant
+from tests.harness.peer import another_hub
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -371,12 +372,8 @@ def layer(monkeypatch: pytest.MonkeyPatch) -> LossyLayer:
 async def other_process(layer: LossyLayer, settings: Any, peers: Peers) -> AsyncIterator[Hub]:
     """The hub of a second process: it learns of the first one's messages by the layer and the database alone."""
     settings.TENANT_MESSAGING = {"RECONCILE_INTERVAL": 0.1}
-    hub = Hub()
-    hub.start()
-    yield hub
-    for peer in peers.opened:
-        await peer.close()
-    await hub.stop()
+    async with another_hub(peers) as hub:
+        yield hub
 
 
 class TestTwoProcesses:

@@ -11,13 +11,14 @@ import pytest
 from django_tenant_messaging import actions
 from django_tenant_messaging.models import Message, RoomCounter
 from django_tenant_messaging.realtime.draining import drain
-from django_tenant_messaging.realtime.hub import Hub
 from django_tenant_messaging.tenancy import run_in_tenant
+from tests.harness.peer import another_hub
 from tests.harness.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from django_tenant_messaging.realtime.hub import Hub
     from tests.harness.peer import Peers
     from tests.harness.server import Server
     from tests.harness.tenants import Tenant
@@ -34,12 +35,8 @@ def rooms(acme: Tenant, people: Any) -> None:
 
 @pytest.fixture
 async def stopping(peers: Peers) -> AsyncIterator[Hub]:
-    hub = Hub()
-    hub.start()
-    yield hub
-    for peer in peers.opened:
-        await peer.close()
-    await hub.stop()
+    async with another_hub(peers) as hub:
+        yield hub
 
 
 async def test_each_client_is_answered_before_it_is_sent_away(acme: Tenant, peers: Peers, stopping: Hub) -> None:

@@ -21,6 +21,7 @@ from django_tenant_messaging.realtime.hints import hint_of
 from django_tenant_messaging.realtime.hub import BEATS, Hub, hub_of_this_loop
 from django_tenant_messaging.tenancy import run_in_tenant
 from django_tenant_messaging.types import UserRef
+from tests.harness.peer import another_hub
 from tests.harness.together import together
 from tests.test_delivery import LossyLayer, got, write
 
@@ -56,12 +57,8 @@ def layer(monkeypatch: pytest.MonkeyPatch) -> LossyLayer:
 async def other_process(layer: LossyLayer, settings: Any, peers: Peers) -> AsyncIterator[Hub]:
     """The hub of a second process, which compares nothing with the database during a test."""
     settings.TENANT_MESSAGING = {"RECONCILE_INTERVAL": 3600}
-    hub = Hub()
-    hub.start()
-    yield hub
-    for peer in peers.opened:
-        await peer.close()
-    await hub.stop()
+    async with another_hub(peers) as hub:
+        yield hub
 
 
 def writes_to(peer: Peer, tenant: Tenant, username: str) -> list[str]:

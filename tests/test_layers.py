@@ -17,6 +17,7 @@ from django_tenant_messaging import actions
 from django_tenant_messaging.realtime import link
 from django_tenant_messaging.realtime.hub import Hub, hub_of_this_loop
 from django_tenant_messaging.tenancy import run_in_tenant
+from tests.harness.peer import another_hub
 from tests.test_delivery import got, write
 
 if TYPE_CHECKING:
@@ -92,12 +93,8 @@ def often() -> bool:
 @pytest.fixture
 async def other_process(often: bool, layers: Layers, settings: Any, peers: Peers) -> AsyncIterator[Hub]:
     settings.TENANT_MESSAGING = OFTEN if often else SELDOM
-    hub = Hub()
-    hub.start()
-    yield hub
-    for peer in peers.opened:
-        await peer.close()
-    await hub.stop()
+    async with another_hub(peers) as hub:
+        yield hub
     # Its layer is closed before the peers' fixture ends the first one's.
     await hub_of_this_loop().stop()
 

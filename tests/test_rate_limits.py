@@ -18,7 +18,7 @@ from django_tenant_messaging.realtime.allowance import COSTS
 from django_tenant_messaging.realtime.hub import Hub, hub_of_this_loop
 from django_tenant_messaging.realtime.limits import Limiter
 from django_tenant_messaging.tenancy import run_in_tenant
-from tests.harness.peer import scope_for, session_of
+from tests.harness.peer import another_hub, scope_for, session_of
 from tests.harness.unlimited import UNLIMITED
 from tests.harness.wire import Wire
 
@@ -279,12 +279,8 @@ async def test_a_user_has_a_bounded_number_of_sockets_and_keeps_those_that_are_t
 async def other_process(peers: Peers, allow: Callable[..., None]) -> AsyncIterator[Hub]:
     """The hub of a second process, that the channel layer connects with the first."""
     allow(USER=10)
-    hub = Hub()
-    hub.start()
-    yield hub
-    for peer in peers.opened:
-        await peer.close()
-    await hub.stop()
+    async with another_hub(peers) as hub:
+        yield hub
 
 
 async def test_processes_tell_each_other_of_heavy_users(

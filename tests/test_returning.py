@@ -8,14 +8,15 @@ import pytest
 
 from django_tenant_messaging import actions
 from django_tenant_messaging.realtime import catchup, hub
-from django_tenant_messaging.realtime.hub import Hub
 from django_tenant_messaging.selectors import read_changes
 from django_tenant_messaging.tenancy import run_in_tenant
+from tests.harness.peer import another_hub
 from tests.test_delivery import LossyLayer, write
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from django_tenant_messaging.realtime.hub import Hub
     from tests.harness.peer import Peer, Peers
     from tests.harness.tenants import Tenant
 
@@ -45,12 +46,8 @@ def layer(monkeypatch: pytest.MonkeyPatch) -> LossyLayer:
 @pytest.fixture
 async def other_process(layer: LossyLayer, settings: Any, peers: Peers) -> AsyncIterator[Hub]:
     settings.TENANT_MESSAGING = {"RECONCILE_INTERVAL": 0.1}
-    hub = Hub()
-    hub.start()
-    yield hub
-    for peer in peers.opened:
-        await peer.close()
-    await hub.stop()
+    async with another_hub(peers) as hub:
+        yield hub
 
 
 async def come_and_go(acme: Tenant) -> None:

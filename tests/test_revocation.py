@@ -17,14 +17,14 @@ from django.http import HttpRequest
 from django_tenant_messaging import actions
 from django_tenant_messaging.realtime import access
 from django_tenant_messaging.realtime.access import PARTS, AccessKeeper
-from django_tenant_messaging.realtime.hub import Hub
 from django_tenant_messaging.tenancy import run_in_tenant
 from example.customers.models import Domain
-from tests.harness.peer import scope_for
+from tests.harness.peer import another_hub, scope_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from django_tenant_messaging.realtime.hub import Hub
     from tests.harness.peer import Peer, Peers
     from tests.harness.tenants import Tenant
 
@@ -46,12 +46,8 @@ def rooms(acme: Tenant, globex: Tenant, people: Any) -> None:
 async def other_process(settings: Any, peers: Peers) -> AsyncIterator[Hub]:
     """The hub of a second process, which learns of things by the channel layer."""
     settings.TENANT_MESSAGING = NEVER
-    hub = Hub()
-    hub.start()
-    yield hub
-    for peer in peers.opened:
-        await peer.close()
-    await hub.stop()
+    async with another_hub(peers) as hub:
+        yield hub
 
 
 def logged_out(tenant: Tenant, peer: Peer) -> None:

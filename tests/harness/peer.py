@@ -16,6 +16,7 @@ from django.http import HttpRequest
 
 from django_tenant_messaging.realtime import messaging_asgi
 from django_tenant_messaging.realtime.asgi import PATH
+from django_tenant_messaging.realtime.hub import Hub
 from django_tenant_messaging.tenancy import run_in_tenant
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from django.contrib.auth.models import User
 
-    from django_tenant_messaging.realtime.hub import Hub
     from tests.harness.tenants import Tenant
 
 PATIENCE = 10.0
@@ -201,3 +201,14 @@ async def connecting() -> AsyncIterator[Peers]:
     finally:
         for peer in peers.opened:
             await peer.close()
+
+
+@asynccontextmanager
+async def another_hub(peers: Peers) -> AsyncIterator[Hub]:
+    """The hub of a second process, as far as the first one can tell; at its end all peers are disconnected."""
+    hub = Hub()
+    hub.start()
+    yield hub
+    for peer in peers.opened:
+        await peer.close()
+    await hub.stop()
