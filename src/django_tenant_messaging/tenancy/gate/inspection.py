@@ -231,11 +231,20 @@ def _judge(row: Row, requirements: Requirements) -> Readiness:
 
 
 def _failure(schema_name: str, error: DatabaseError) -> Readiness:
-    connection = connections[TENANT_DATABASE]
-    if isinstance(error, OperationalError) and not connection.in_atomic_block and not connection.is_usable():
-        connection.close()
+    if isinstance(error, OperationalError) and _connection_is_lost():
         raise Unavailable(f"The database did not answer: {first_line(error)}") from error
     return _unknowable(schema_name, error)
+
+
+def _connection_is_lost() -> bool:
+    connection = connections[TENANT_DATABASE]
+    if connection.in_atomic_block:
+        # Nothing can be asked within a transaction that has failed.
+        return connection.connection is None or bool(connection.connection.closed)
+    if connection.is_usable():
+        return False
+    connection.close()
+    return True
 
 
 def _unknowable(schema_name: str, error: Exception) -> Readiness:

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from django.db import DatabaseError, ProgrammingError, connections
+from django.db import DatabaseError, InterfaceError, OperationalError, ProgrammingError, connections
 from psycopg import errors
 
 from ...conf import messaging_settings
@@ -17,12 +17,12 @@ from ...exceptions import TenantNotReady, Unavailable
 from ...types import Readiness, SchemaState
 from ..context import public_schema
 from ..database import TENANT_DATABASE
-from .failures import causes
+from .failures import causes, first_line
 from .inspection import inspect_schema, inspect_schemas
 from .schemas import kind_of, schema_kinds
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,11 @@ class Verdicts:
         return verdict.readiness if verdict is not None and time.monotonic() < verdict.valid_until else None
 
     def of(self, schema_name: str, kind: str | None = None) -> Readiness:
-        """Return what is known and valid, or look: once, however many ask at the same time."""
+        """Return what is known and valid, or look: once, however many ask at the same time.
+
+        Raises :class:`~django_tenant_messaging.exceptions.Unavailable` when the database doesn't answer, which says
+        nothing of the schema.
+        """
         known = self.fresh(schema_name)
         if known is not None:
             return known
@@ -138,6 +142,10 @@ class Verdicts:
                 found = Readiness(schema_name, SchemaState.ERROR, error="no tenant has this schema")
             else:
                 found = inspect_schema(schema_name, kind)
+        except Unavailable:
+            raise
+        except (OperationalError, InterfaceError) as error:
+            raise Unavailable(f"The database did not answer: {first_line(error)}") from error
         except Exception as error:  # noqa: BLE001 - whatever keeps us from knowing, a broken migration module included
             found = Readiness(schema_name, SchemaState.ERROR, error=f"it can't be inspected: {error}")
         self._keep(found, mark)
@@ -219,7 +227,10 @@ def readiness_of(schema_name: str) -> Readiness:
     A positive answer is at most ``MIGRATION_CHECK_TTL`` seconds old, a negative one ``MIGRATION_RECHECK_INTERVAL``.
     Never raises: what can't be found out is :attr:`~django_tenant_messaging.types.SchemaState.ERROR`.
     """
-    return verdicts.of(schema_name)
+    try:
+        return verdicts.of(schema_name)
+    except Unavailable as error:
+        return Readiness(schema_name, SchemaState.ERROR, error=f"it can't be inspected: {error}")
 
 
 def readiness_of_all() -> Mapping[str, Readiness]:
@@ -236,14 +247,11 @@ def forget_readiness(schema_name: str) -> None:
 
 
 def hindrance(schema_name: str) -> Readiness | None:
-    """Return what forbids to serve a tenant, if anything does: its own schema, or the shared one that it relies on."""
-    if check_is_bypassed():
-        return None
-    for name in (schema_name, public_schema()):
-        readiness = verdicts.fresh(name) or verdicts.of(name)
-        if not readiness.is_ready:
-            return readiness
-    return None
+    """Return what forbids to serve a tenant, if anything does: its own schema, or the shared one that it relies on.
+
+    Never raises: what can't be found out forbids it too.
+    """
+    return _hindrance(schema_name, readiness_of)
 
 
 def known_to_be_ready(schema_name: str) -> bool:
@@ -257,11 +265,22 @@ def known_to_be_ready(schema_name: str) -> bool:
 def require_ready(schema_name: str) -> None:
     """Raise :class:`~django_tenant_messaging.exceptions.TenantNotReady` unless a tenant may be served.
 
-    Every face asks this, and background work of the host's own may.
+    Every face asks this, and background work of the host's own may. Raises
+    :class:`~django_tenant_messaging.exceptions.Unavailable` when the database doesn't answer.
     """
-    found = hindrance(schema_name)
+    found = _hindrance(schema_name, verdicts.of)
     if found is not None:
         raise TenantNotReady(found)
+
+
+def _hindrance(schema_name: str, look: Callable[[str], Readiness]) -> Readiness | None:
+    if check_is_bypassed():
+        return None
+    for name in (schema_name, public_schema()):
+        readiness = verdicts.fresh(name) or look(name)
+        if not readiness.is_ready:
+            return readiness
+    return None
 
 
 def require_all_ready(schema_names: Collection[str]) -> None:
