@@ -15,6 +15,9 @@ they need each other:
   of commits.
 * ``written``, ``mentioned``, ``told``: the rows.
 
+Rows of tables that may be large are looked up by arrays or one by one, never by a join: as it takes each array for a
+hundred messages, the planner would read all users, or all rooms, for a few of them.
+
 ``INSERT ... ON CONFLICT DO NOTHING`` after the counter would burn numbers. Two sends with one client id at the same
 moment meet at the unique key instead: the second is rolled back whole and finds the first when it runs again.
 
@@ -30,13 +33,12 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-from zlib import crc32
 
 from django.contrib.auth import get_user_model
 from django.db import DataError, IntegrityError, OperationalError, connections, transaction
 
 from ..models import Membership, Mention, Message, Notification, RoomCounter
-from ..tenancy import TENANT_DATABASE, current_schema, preparing_cursor
+from ..tenancy import TENANT_DATABASE, plan_mark, preparing_cursor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -147,7 +149,7 @@ def _execute(rows: Sequence[Row], locked: LockedRows) -> list[Outcome]:
     is_busy = len(rows) >= PREPARED_FROM
     statement = _statement(locked)
     if is_busy:
-        statement += f"-- {crc32(current_schema().encode()):x}"
+        statement += plan_mark(len(rows))
     with scope, preparing_cursor() if is_busy else connection.cursor() as cursor:
         cursor.execute(
             statement,
@@ -202,7 +204,7 @@ WITH draft AS MATERIALIZED (
     FROM unnest(%(rooms)s::bigint[], %(senders)s::{key_type}[], %(client_ids)s::uuid[], %(contents)s::text[],
                 %(replies)s::bigint[], %(direct_texts)s::text[], %(mention_texts)s::text[]) WITH ORDINALITY
          AS given (room_id, sender_id, client_id, content, reply_to, direct_text, mention_text, n)
-    LEFT JOIN {room} room ON room.id = given.room_id
+    LEFT JOIN LATERAL (SELECT kind FROM {room} WHERE id = given.room_id LIMIT 1) room ON true
 ), named AS MATERIALIZED (
     SELECT * FROM unnest(%(mention_numbers)s::bigint[], %(mention_users)s::{key_type}[]) WITH ORDINALITY
                   AS name (n, user_id, place)
@@ -211,11 +213,11 @@ WITH draft AS MATERIALIZED (
     UNION ALL SELECT n, receiver_id FROM draft WHERE receiver_id IS NOT NULL
     UNION ALL SELECT n, user_id FROM named
 ), person AS MATERIALIZED (
-    SELECT "{user.pk.column}" AS id FROM "{user.db_table}" WHERE "{user.pk.column}" IN (SELECT user_id FROM needed)
+    SELECT "{user.pk.column}" AS id FROM "{user.db_table}" WHERE "{user.pk.column}" = ANY(ARRAY(SELECT user_id FROM needed))
     ORDER BY 1 FOR KEY SHARE {locked.clause}
 ), answered AS MATERIALIZED (
     SELECT id FROM {message}
-    WHERE id IN (SELECT reply_to FROM draft WHERE reply_seq IS NOT NULL) AND (SELECT count(*) FROM person) > 0
+    WHERE id = ANY(ARRAY(SELECT reply_to FROM draft WHERE reply_seq IS NOT NULL)) AND (SELECT count(*) FROM person) > 0
     ORDER BY id FOR KEY SHARE {locked.clause}
 ), member AS MATERIALIZED (
     SELECT room_id, user_id FROM {membership}
@@ -234,13 +236,13 @@ WITH draft AS MATERIALIZED (
     SELECT room_id, max(number) AS number FROM able GROUP BY room_id
 ), free AS MATERIALIZED (
     SELECT room_id FROM {counter} counter JOIN {room} room ON room.id = room_id
-    WHERE room_id IN (SELECT room_id FROM wanted)
+    WHERE room_id = ANY(ARRAY(SELECT room_id FROM wanted))
     ORDER BY room_id FOR UPDATE OF counter {locked.clause} FOR KEY SHARE OF room {locked.clause}
 ), place AS (
     UPDATE {counter} counter
     SET last_seq = last_seq + wanted.number, last_activity_at = clock_timestamp()
     FROM wanted
-    WHERE counter.room_id = wanted.room_id AND counter.room_id IN (SELECT room_id FROM free)
+    WHERE counter.room_id = wanted.room_id AND counter.room_id = ANY(ARRAY(SELECT room_id FROM free))
     RETURNING counter.room_id, last_seq - wanted.number AS last_seq
 ), written AS (
     INSERT INTO {message} (room_id, seq, changed_seq, sender_id, receiver_id, content, timestamp, is_read,

@@ -17,7 +17,7 @@ from .gate import (
 from .hosts import Tenant, handshake_request, origin_allowed, resolve_tenant, resolve_tenants
 from .names import group_name
 from .sessions import bind_session, session_belongs_here, session_hash
-from .thread_connections import preparing_cursor
+from .thread_connections import plan_mark, preparing_cursor
 
 __all__ = [
     "TENANT_DATABASE",
@@ -34,6 +34,7 @@ __all__ = [
     "handshake_request",
     "is_public_schema",
     "origin_allowed",
+    "plan_mark",
     "preparing_cursor",
     "public_schema",
     "readiness_of",

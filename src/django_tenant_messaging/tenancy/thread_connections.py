@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 from django.db import connections
 from django.db.backends.postgresql.base import ServerBindingCursor
@@ -18,6 +20,7 @@ from django.db.backends.signals import connection_created
 from django.dispatch import receiver
 
 from ..conf import messaging_settings
+from .context import current_schema
 from .database import TENANT_DATABASE
 
 if TYPE_CHECKING:
@@ -29,6 +32,11 @@ PREPARE_THRESHOLD = 5
 """Executions of a statement before its connection prepares it: psycopg's default, which Django turns off."""
 PREPARED_MAX = 20
 """Most statements that a connection has prepared. The one that writes messages takes 0.7 MB of PostgreSQL's memory."""
+RANDOM_PAGE_COST = "1"
+"""As much as the next page: what a chat touches is in memory. With PostgreSQL's default of 4, made for turning disks, it
+reads all of a table of some pages rather than its index, for each row that is written."""
+PLAN_LASTS = 60.0
+"""Seconds that a plan is used at most."""
 
 _thread = threading.local()
 
@@ -89,6 +97,21 @@ def preparing_cursor() -> Iterator[Any]:
         yield cursor
 
 
+def plan_mark(rows: int) -> str:
+    """Return an SQL comment that gives a text, which is about to write so many rows, another plan whenever it needs one.
+
+    A plan is good for one search path, so for one tenant. And it stays what it was when the tables were small: to read
+    all of a table of one page for each row that is written is right, of a thousand pages it is a standstill. So the mark
+    changes when this connection has written twice as much as before, and after ``PLAN_LASTS`` seconds for what others
+    wrote.
+    """
+    schema_name = current_schema()
+    written: Counter[str] = _thread.__dict__.setdefault("written", Counter())
+    written[schema_name] += rows
+    minute = int(time.monotonic() / PLAN_LASTS)
+    return f"-- {crc32(schema_name.encode()):x} {written[schema_name].bit_length()} {minute}"
+
+
 def _like(hosts: Any) -> Any:
     """Return a connection as the host set it up, but outside of the pool, without an end, and able to prepare."""
     options = {"prepare_threshold": PREPARE_THRESHOLD, **hosts.settings_dict["OPTIONS"]}
@@ -98,17 +121,17 @@ def _like(hosts: Any) -> Any:
 
 @receiver(connection_created)
 def _bound(connection: Any, **_kwargs: Any) -> None:
-    """Bound what a call can wait for the database, and what is kept there, once for each connection of a worker thread.
+    """Set what a call can wait for the database, what is kept there, and how it plans: once for each connection.
 
     By a statement: PgBouncer refuses most parameters in the connection's start.
     """
     own: Any = getattr(_thread, "own", None)
     if connection is own:
         connection.connection.prepared_max = PREPARED_MAX
-        limits = [(name, f"{int(seconds * 1000)}ms") for name, seconds in _timeouts()]
-        if limits:
-            calls = ", ".join(["set_config(%s, %s, false)"] * len(limits))
-            connection.connection.execute(f"SELECT {calls}", [value for limit in limits for value in limit])
+        settings = [(name, f"{int(seconds * 1000)}ms") for name, seconds in _timeouts()]
+        settings.append(("random_page_cost", RANDOM_PAGE_COST))
+        calls = ", ".join(["set_config(%s, %s, false)"] * len(settings))
+        connection.connection.execute(f"SELECT {calls}", [value for setting in settings for value in setting])
 
 
 def _timeouts() -> Iterator[tuple[str, float]]:
