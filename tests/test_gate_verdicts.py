@@ -70,11 +70,12 @@ def test_several_are_looked_at_together_and_stay_together(clock: Clock, database
         require_all_ready(both)
     clock.now += 30
     assert readiness_of("public").is_ready
-    clock.now += 25
+    clock.now += 24
     with exactly(0):
         require_all_ready(both)
     with without_table(database_url, "globex"):
-        clock.now += 10
+        # Still valid, but not when this will be asked the next time.
+        clock.now += 4
         with exactly(3), pytest.raises(TenantNotReady) as caught:
             require_all_ready(both)
         assert caught.value.readiness.schema_name == "globex"

@@ -159,7 +159,7 @@ def test_a_status_lost_while_online_comes_back_with_the_next_renewal(
             connection_opened(acme.users[name], process="here")
         UserStatus.objects.filter(user=acme.users["bob"]).delete()
         keys = [acme.users["alice"].pk, acme.users["bob"].pk, 1_000_000]
-        with exactly(1):
+        with exactly(2):
             actions.renew_connections(keys, process="here")
         assert owners(acme) == list(people)
         online = UserStatus.objects.filter(is_online=True, online_until__isnull=False).order_by("user_id")

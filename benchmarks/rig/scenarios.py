@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from benchmarks.rig.contenders import Ours, Plan, Tenant
 from benchmarks.rig.flood import flooding
-from benchmarks.rig.loads import Burst, Closed, Open
+from benchmarks.rig.loads import Burst, Open
 from benchmarks.rig.progress import tell
 from benchmarks.rig.stage import staged
 
@@ -27,9 +27,9 @@ class Size:
     load: float
     """Each measurement."""
     warm_up: float
-    """Before the cost of a message is measured: each connection of the server has to have met each tenant."""
+    """Before the cost of a message among tenants is measured, at least."""
     idle: float
-    """Longer than a heartbeat's interval, so that one of those is in it."""
+    """Longer than the intervals of what is done again and again, so that each of it is in."""
     in_flight: tuple[int, ...]
     """Numbers of messages that each sender has under way, as far as more bring more."""
     members: int
@@ -232,6 +232,8 @@ class Flatness:
 
     name = "E"
     rate = 150
+    familiar = 8
+    """Messages of each tenant before the cost is measured: by then the thread that serves it knows its tables."""
     members, writers = 10, 2
 
     def title(self, size: Size) -> str:  # noqa: ARG002 - it's in the tables
@@ -260,9 +262,9 @@ class Flatness:
                 for tenant, ids in enumerate(stage.server.rooms)
                 for place, room in enumerate(ids)
             ]
-            stage.measure(Closed(tuple(senders), 1, size.warm_up))
-            idle = stage.rest(size.load)
-            cost = self._cost(stage, senders, size.load, idle)
+            stage.measure(Open(tuple(senders), self.rate, max(size.warm_up, self.familiar * number / self.rate)))
+            idle = stage.rest(size.idle)
+            cost = self._cost(stage, senders, size.idle, idle)
             tell(f"{self.name}  {number:,} tenants: {cost['cpu_us_per_message']['all']:,.0f} us/message")
             return {**cost, "idle_cpu": idle}
 

@@ -213,7 +213,8 @@ WITH draft AS MATERIALIZED (
     UNION ALL SELECT n, receiver_id FROM draft WHERE receiver_id IS NOT NULL
     UNION ALL SELECT n, user_id FROM named
 ), person AS MATERIALIZED (
-    SELECT "{user.pk.column}" AS id FROM "{user.db_table}" WHERE "{user.pk.column}" = ANY(ARRAY(SELECT user_id FROM needed))
+    SELECT "{user.pk.column}" AS id FROM "{user.db_table}"
+    WHERE "{user.pk.column}" = ANY(ARRAY(SELECT user_id FROM needed))
     ORDER BY 1 FOR KEY SHARE {locked.clause}
 ), answered AS MATERIALIZED (
     SELECT id FROM {message}

@@ -99,21 +99,23 @@ def _count_out(user_keys: list[Any], *, process: str) -> list[Any]:
 def renew_connections(user_keys: Collection[Any], *, process: str) -> None:
     """Keep a process's connected users online for another ``PRESENCE_TTL`` seconds; one statement for all of them.
 
-    A status that somebody deleted meanwhile is there again.
+    A status that somebody deleted meanwhile is there again, by a second statement.
     """
     entry = f"jsonb_build_object(%(process)s::text, {NOW} + %(ttl)s)"
     until = "clock_timestamp() + make_interval(secs => %(ttl)s)"
-    lost = {"is_online": "true", "last_seen": "clock_timestamp()", "connections": entry, "online_until": until}
+    values: dict[str, Any] = {"process": process, "ttl": messaging_settings.PRESENCE_TTL, "users": list(user_keys)}
     with connections[TENANT_DATABASE].cursor() as cursor:
         cursor.execute(
-            f"WITH lost AS ({_insertion(lost)})"
-            f" UPDATE {TABLE} SET is_online = true, last_seen = clock_timestamp(),"
+            f"UPDATE {TABLE} SET is_online = true, last_seen = clock_timestamp(),"
             f" connections = {OTHERS} || {entry}, online_until = {until}"
             # Locked in one order: two processes that renew the same users must not wait for each other.
             f" WHERE id IN (SELECT id FROM {TABLE} WHERE user_id = ANY(%(users)s::{user_key_type()}[])"
             " ORDER BY id FOR UPDATE)",
-            {"process": process, "ttl": messaging_settings.PRESENCE_TTL, "users": list(user_keys)},
+            values,
         )
+        if cursor.rowcount < len(user_keys):
+            lost = {"is_online": "true", "last_seen": "clock_timestamp()", "connections": entry, "online_until": until}
+            cursor.execute(_insertion(lost), values)
 
 
 def expire_connections() -> None:

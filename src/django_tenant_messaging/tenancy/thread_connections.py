@@ -33,8 +33,8 @@ PREPARE_THRESHOLD = 5
 PREPARED_MAX = 20
 """Most statements that a connection has prepared. The one that writes messages takes 0.7 MB of PostgreSQL's memory."""
 RANDOM_PAGE_COST = "1"
-"""As much as the next page: what a chat touches is in memory. With PostgreSQL's default of 4, made for turning disks, it
-reads all of a table of some pages rather than its index, for each row that is written."""
+"""As much as the next page: what a chat touches is in memory. With PostgreSQL's default of 4, made for turning disks,
+it reads all of a table of some pages rather than its index, for each row that is written."""
 PLAN_LASTS = 60.0
 """Seconds that a plan is used at most."""
 
@@ -98,12 +98,12 @@ def preparing_cursor() -> Iterator[Any]:
 
 
 def plan_mark(rows: int) -> str:
-    """Return an SQL comment that gives a text, which is about to write so many rows, another plan whenever it needs one.
+    """Return an SQL comment that gives a text, about to write so many rows, another plan when it needs one.
 
     A plan is good for one search path, so for one tenant. And it stays what it was when the tables were small: to read
-    all of a table of one page for each row that is written is right, of a thousand pages it is a standstill. So the mark
-    changes when this connection has written twice as much as before, and after ``PLAN_LASTS`` seconds for what others
-    wrote.
+    all of a table of one page for each row that is written is right, of a thousand pages it is a standstill. So the
+    mark changes when this connection has written twice as much as before, and after ``PLAN_LASTS`` seconds for what
+    others wrote.
     """
     schema_name = current_schema()
     written: Counter[str] = _thread.__dict__.setdefault("written", Counter())

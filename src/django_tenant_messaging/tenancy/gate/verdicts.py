@@ -102,14 +102,18 @@ class Verdicts:
         return {name: known[name] for name in kinds}
 
     def renew(self, names: Collection[str]) -> None:
-        """Look together at schemas of which nothing valid is known, and at those among the others of which soon
-        nothing will be, so that they are looked at together the next time too.
+        """Look together at schemas of which nothing valid will be known when this is called the next time, and at
+        those among the others of which soon nothing will be, so that they are looked at together the next time too.
+
+        It is called once in ``RECONCILE_INTERVAL``: whoever needs one of them meanwhile finds it known, and needn't
+        look at it alone.
         """
         now = time.monotonic()
-        until = {name: verdict.valid_until for name in names if (verdict := self._verdicts.get(name)) is not None}
-        if len(until) == len(names) and min(until.values(), default=now) > now:
-            return
         soon = now + messaging_settings.MIGRATION_CHECK_TTL / 2
+        next_time = min(now + 2 * messaging_settings.RECONCILE_INTERVAL, soon)
+        until = {name: verdict.valid_until for name in names if (verdict := self._verdicts.get(name)) is not None}
+        if len(until) == len(names) and min(until.values(), default=next_time) >= next_time:
+            return
         self._look_at_all(schema_kinds([name for name in names if until.get(name, now) < soon]))
 
     def _fresh_of(self, names: Iterable[str]) -> dict[str, Readiness]:
