@@ -158,13 +158,16 @@ def test_threads_bound_the_connections(pooled: bool, request: pytest.FixtureRequ
         with connection.cursor() as cursor:
             cursor.execute("SELECT no_such_column")
 
+    if pooled:
+        untyped.ensure_connection()
+        untyped.pool.wait()  # until it has as many as it begins with
     before = sessions()
     works = (backend, raise_lookup_error, fail_in_transaction, leave_transaction_open, bad_sql)
     results = all_of(*((("acme", "globex")[turn % 2], works[turn % len(works)]) for turn in range(500)))
     assert {type(result) for result in results} == {int, LookupError, ProgrammingError, type(None)}
     assert before < sessions() <= before + 8
     close_executor()
-    until(lambda: sessions() == before)  # PostgreSQL takes a moment to notice
+    until(lambda: sessions() <= before)  # PostgreSQL takes a moment to notice
     assert in_tenant("acme", ChatRoom.objects.count) == 0
 
 
