@@ -131,6 +131,17 @@ def people(tenants: tuple[Tenant, Tenant]) -> tuple[str, ...]:
 
 
 @pytest.fixture
+def team(tenants: tuple[Tenant, Tenant], people: tuple[str, ...]) -> None:
+    """Room 1, of the first of the people, with all of them in it, in both tenants."""
+    from django_tenant_messaging import actions
+
+    for tenant in tenants:
+        with tenant.activated():
+            owner, *others = (tenant.users[name] for name in people)
+            assert actions.create_room(owner, name="team", members=others).pk == 1
+
+
+@pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The time by which verdicts of schemas run out; it stands until the test moves it."""
     from tests.harness.clock import Clock

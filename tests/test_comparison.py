@@ -39,16 +39,7 @@ COUNTERS = RoomCounter._meta.db_table
 PATIENCE = 20.0
 
 
-@pytest.fixture
-def rooms(acme: Tenant, globex: Tenant, people: tuple[str, ...]) -> None:
-    """Room 1 with everybody in both tenants."""
-    for tenant in (acme, globex):
-        with tenant.activated():
-            first, *others = (tenant.users[name] for name in people)
-            assert actions.create_room(first, name="team", members=others).pk == ROOM
-
-
-pytestmark = pytest.mark.usefixtures("rooms")
+pytestmark = pytest.mark.usefixtures("team")
 
 
 @pytest.fixture

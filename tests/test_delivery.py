@@ -25,16 +25,7 @@ if TYPE_CHECKING:
 ROOM = 1
 
 
-@pytest.fixture
-def rooms(acme: Tenant, globex: Tenant, people: Any) -> None:
-    """Room 1 with alice, bob and carol in both tenants."""
-    for tenant in (acme, globex):
-        with tenant.activated():
-            first, *others = (tenant.users[name] for name in people)
-            assert actions.create_room(first, name="team", members=others).pk == ROOM
-
-
-pytestmark = pytest.mark.usefixtures("rooms")
+pytestmark = pytest.mark.usefixtures("team")
 
 
 async def write(tenant: Tenant, *contents: str, sender: str = "carol", room: int = ROOM) -> None:

@@ -30,16 +30,14 @@ TIMELINE = {"message", "members", "room", "skip"}
 
 
 @pytest.fixture
-def rooms(acme: Tenant, globex: Tenant, people: Any) -> None:
-    """Room 1 with alice, who owns it, bob and carol, and a message 1 of bob's in it, in both tenants."""
+def greeted(acme: Tenant, globex: Tenant, team: None) -> None:
+    """A message 1 of bob's in room 1 of both tenants, which alice owns."""
     for tenant in (acme, globex):
         with tenant.activated():
-            first, *others = (tenant.users[name] for name in people)
-            assert actions.create_room(first, name="team", members=others).pk == ROOM
             actions.send_message(tenant.users["bob"], room_id=ROOM, content=f"of {tenant.schema_name}")
 
 
-pytestmark = pytest.mark.usefixtures("rooms")
+pytestmark = pytest.mark.usefixtures("greeted")
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from django_tenant_messaging import actions
 from django_tenant_messaging.models import Message, RoomCounter
 from django_tenant_messaging.realtime.draining import drain
 from django_tenant_messaging.tenancy import run_in_tenant
@@ -26,11 +25,7 @@ if TYPE_CHECKING:
 ROOM = 1
 
 
-@pytest.fixture(autouse=True)
-def rooms(acme: Tenant, people: Any) -> None:
-    with acme.activated():
-        first, *others = (acme.users[name] for name in people)
-        assert actions.create_room(first, name="team", members=others).pk == ROOM
+pytestmark = pytest.mark.usefixtures("team")
 
 
 @pytest.fixture

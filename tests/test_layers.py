@@ -32,16 +32,7 @@ SELDOM = {"RECONCILE_INTERVAL": 3600}
 OFTEN = {"RECONCILE_INTERVAL": 0.2}
 
 
-@pytest.fixture
-def rooms(acme: Tenant, globex: Tenant, people: tuple[str, ...]) -> None:
-    """Room 1 with alice, bob and carol in both tenants."""
-    for tenant in (acme, globex):
-        with tenant.activated():
-            first, *others = (tenant.users[name] for name in people)
-            assert actions.create_room(first, name="team", members=others).pk == ROOM
-
-
-pytestmark = pytest.mark.usefixtures("rooms")
+pytestmark = pytest.mark.usefixtures("team")
 
 CORE, PUBSUB = "core", "pubsub"
 

@@ -23,15 +23,7 @@ if TYPE_CHECKING:
 ROOM = 1
 
 
-@pytest.fixture
-def rooms(acme: Tenant, people: tuple[str, ...]) -> None:
-    """Room 1 with everybody."""
-    with acme.activated():
-        first, *others = (acme.users[name] for name in people)
-        assert actions.create_room(first, name="team", members=others).pk == ROOM
-
-
-pytestmark = pytest.mark.usefixtures("rooms")
+pytestmark = pytest.mark.usefixtures("team")
 
 
 @pytest.fixture
