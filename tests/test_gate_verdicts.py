@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 from django.db import ProgrammingError, connection, transaction
 from django.test import override_settings
 
-from django_tenant_messaging.exceptions import TenantNotReady
+from django_tenant_messaging.exceptions import TenantNotReady, Unavailable
 from django_tenant_messaging.tenancy import activated, readiness_of, readiness_of_all, require_all_ready, require_ready
 from django_tenant_messaging.tenancy.gate import hindrance, hindrance_after, inspect_schema, verdicts
 from django_tenant_messaging.types import Readiness, SchemaState
@@ -161,6 +163,49 @@ def test_an_error_while_looking_means_not_ready(monkeypatch: pytest.MonkeyPatch)
     assert "shop.migrations.0002" in found.reason
     with pytest.raises(TenantNotReady):
         require_ready("acme")
+
+
+@pytest.mark.parametrize(("in_transaction", "lost_at"), [(False, 0), (False, 1), (True, 0), (True, 1), (True, 3)])
+def test_a_lost_connection_says_nothing_of_the_schema(
+    in_transaction: bool, lost_at: int, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether while the tenant's kind is read, while the schema is inspected, or between."""
+    statements = 0
+
+    def lost(execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
+        nonlocal statements
+        if statements == lost_at:
+            with psycopg.connect(database_url) as other:
+                other.execute("SELECT pg_terminate_backend(%s, 5000)", [connection.connection.info.backend_pid])
+        statements += 1
+        return execute(sql, params, many, context)
+
+    def look() -> None:
+        with connection.execute_wrapper(lost), transaction.atomic() if in_transaction else nullcontext():
+            require_ready("acme")
+
+    connection.ensure_connection()
+    with pytest.raises(Unavailable):
+        look()
+    assert statements > lost_at
+    connection.close()
+    with exactly(2):
+        assert readiness_of("acme").is_ready
+        assert hindrance("acme") is None
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_what_asks_for_no_error_gets_a_refusal_that_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(_schema_name: str, _kind: str) -> Readiness:
+        raise Unavailable("The database did not answer.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MODULE, "inspect_schema", away)
+        for found in (readiness_of("acme"), hindrance("acme")):
+            assert found is not None
+            assert found.state is SchemaState.ERROR
+            assert "did not answer" in found.reason
+    assert readiness_of("acme").is_ready
 
 
 def test_a_locked_record_is_an_error_and_the_other_tenant_is_served(database_url: str) -> None:
