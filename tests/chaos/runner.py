@@ -111,7 +111,8 @@ def mutants() -> int:
     for name, mutant in MUTANTS.items():
         say(f"{name}: {mutant.title}")
         faults = [part for fault in mutant.faults for part in ("--fault", fault)]
-        report = _in_a_process(f"mutant-{name}", "--mutant", name, *faults, "--seconds", str(mutant.seconds))
+        size = ("--seconds", str(mutant.seconds), "--rate", str(mutant.rate))
+        report = _in_a_process(f"mutant-{name}", "--mutant", name, *faults, *size)
         caught = {kind: times for kind, times in report.findings.items() if kind in mutant.caught_as}
         print(f"  {'caught' if caught else 'MISSED'}: {report.findings}", flush=True)
         if not caught:

@@ -13,6 +13,8 @@ class Mutant:
     caught_as: frozenset[str]
     faults: tuple[str, ...] = ()
     seconds: float = 15.0
+    rate: float = 60.0
+    """Messages a second. Each that arrives shows what is missing before it: where much is written, little stays lost."""
     edits: bool = True
 
 
@@ -36,6 +38,7 @@ MUTANTS: dict[str, Mutant] = {
         "never compared with the database",
         frozenset({"late", "slow_recovery", "incomplete"}),
         faults=("redis-kill-30",),
+        rate=3.0,
     ),
     "separate_await": Mutant(
         "the tenant set in a separate await", frozenset({"invented_row", "acknowledged_missing", "other_tenant"})
