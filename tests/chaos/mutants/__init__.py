@@ -14,7 +14,7 @@ class Mutant:
     faults: tuple[str, ...] = ()
     seconds: float = 15.0
     rate: float = 60.0
-    """Messages a second. Each that arrives shows what is missing before it: where much is written, little stays lost."""
+    """Messages a second. Each that comes shows what is missing before it: where much is written, little stays lost."""
     edits: bool = True
 
 
