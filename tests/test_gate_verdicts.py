@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import threading
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -14,7 +16,16 @@ from django.db import ProgrammingError, connection, transaction
 from django.test import override_settings
 
 from django_tenant_messaging.exceptions import TenantNotReady, Unavailable
-from django_tenant_messaging.tenancy import activated, readiness_of, readiness_of_all, require_all_ready, require_ready
+from django_tenant_messaging.tenancy import (
+    activated,
+    close_executor,
+    public_schema,
+    readiness_of,
+    readiness_of_all,
+    require_all_ready,
+    require_ready,
+    run_in_tenant,
+)
 from django_tenant_messaging.tenancy.gate import hindrance, hindrance_after, inspect_schema, verdicts
 from django_tenant_messaging.types import Readiness, SchemaState
 from tests.harness.breaking import locked_table, without_record, without_table
@@ -165,34 +176,53 @@ def test_an_error_while_looking_means_not_ready(monkeypatch: pytest.MonkeyPatch)
         require_ready("acme")
 
 
-@pytest.mark.parametrize(("in_transaction", "lost_at"), [(False, 0), (False, 1), (True, 0), (True, 1), (True, 3)])
-def test_a_lost_connection_says_nothing_of_the_schema(
-    in_transaction: bool, lost_at: int, database_url: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Whether while the tenant's kind is read, while the schema is inspected, or between."""
-    statements = 0
+class Losing:
+    """Ends the connection right before one of the statements in its body."""
 
-    def lost(execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
-        nonlocal statements
-        if statements == lost_at:
-            with psycopg.connect(database_url) as other:
-                other.execute("SELECT pg_terminate_backend(%s, 5000)", [connection.connection.info.backend_pid])
-        statements += 1
+    def __init__(self, database_url: str, lost_at: int) -> None:
+        self.left = lost_at
+        self._database_url = database_url
+
+    def __call__(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
+        """See `connection.execute_wrapper`."""
+        if not self.left:
+            pid = context["connection"].connection.info.backend_pid
+            with psycopg.connect(self._database_url) as other:
+                other.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+        self.left -= 1
         return execute(sql, params, many, context)
 
+
+@pytest.mark.parametrize("lost_at", [0, 1, 3])
+@pytest.mark.parametrize("where", ["transaction", "thread"])
+def test_a_lost_connection_says_nothing_of_the_schema(
+    where: str, lost_at: int, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether while the tenant's kind is read, while the schema is inspected, or between."""
+    losing = Losing(database_url, lost_at)
+
     def look() -> None:
-        with connection.execute_wrapper(lost), transaction.atomic() if in_transaction else nullcontext():
+        with connection.execute_wrapper(losing), transaction.atomic() if where == "transaction" else nullcontext():
             require_ready("acme")
 
-    connection.ensure_connection()
+    run = (lambda: asyncio.run(run_in_tenant(public_schema(), look))) if where == "thread" else look
     with pytest.raises(Unavailable):
-        look()
-    assert statements > lost_at
+        run()
+    close_executor()
+    assert losing.left < 0
     connection.close()
-    with exactly(2):
-        assert readiness_of("acme").is_ready
-        assert hindrance("acme") is None
+    assert readiness_of("acme").is_ready
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+@pytest.mark.parametrize("lost_at", range(2))
+def test_a_connection_that_is_lost_outside_of_all_is_told_too(lost_at: int, database_url: str) -> None:
+    for look in (partial(require_ready, "acme"), partial(require_all_ready, ("acme", "globex"))):
+        verdicts.forget("acme")
+        with connection.execute_wrapper(Losing(database_url, lost_at)), pytest.raises(Unavailable):
+            look()
+        connection.close()
+    assert readiness_of("acme").is_ready
 
 
 def test_what_asks_for_no_error_gets_a_refusal_that_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ValidationError
-from django.db import NotSupportedError
+from django.db import InterfaceError, NotSupportedError, OperationalError
 from django.db.migrations.executor import MigrationExecutor
 from django.db.transaction import TransactionManagementError
 from psycopg import errors
@@ -164,6 +164,18 @@ def migration_of(error: BaseException) -> Migration | None:
 def first_line(error: BaseException) -> str:
     """Return an error's message without PostgreSQL's details and hints."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def is_away(error: BaseException) -> bool:
+    """Say whether the database, or the connection to it, is gone, which says nothing of what was asked.
+
+    The server ends a connection with class 57P or 08 of its codes; what the client alone noticed has no code. Whether
+    the connection still works wouldn't tell: leaving a transaction, Django has made another one meanwhile.
+    """
+    if not isinstance(error, OperationalError | InterfaceError):
+        return False
+    code: str | None = getattr(error.__cause__, "sqlstate", None)
+    return code is None or code.startswith(("08", "57P"))
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

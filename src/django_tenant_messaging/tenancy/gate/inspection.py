@@ -8,14 +8,14 @@ from collections import defaultdict
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from django.db import DatabaseError, OperationalError, ProgrammingError, connections, transaction
+from django.db import DatabaseError, ProgrammingError, connections, transaction
 from psycopg import errors, sql
 
 from ...exceptions import Unavailable
 from ...types import Readiness, SchemaState
 from ..context import is_public_schema
 from ..database import TENANT_DATABASE
-from .failures import first_line
+from .failures import first_line, is_away
 from .requirements import requirements_of
 
 if TYPE_CHECKING:
@@ -231,20 +231,12 @@ def _judge(row: Row, requirements: Requirements) -> Readiness:
 
 
 def _failure(schema_name: str, error: DatabaseError) -> Readiness:
-    if isinstance(error, OperationalError) and _connection_is_lost():
+    if is_away(error):
+        connection = connections[TENANT_DATABASE]
+        if not connection.in_atomic_block:
+            connection.close()
         raise Unavailable(f"The database did not answer: {first_line(error)}") from error
     return _unknowable(schema_name, error)
-
-
-def _connection_is_lost() -> bool:
-    connection = connections[TENANT_DATABASE]
-    if connection.in_atomic_block:
-        # Nothing can be asked within a transaction that has failed.
-        return connection.connection is None or bool(connection.connection.closed)
-    if connection.is_usable():
-        return False
-    connection.close()
-    return True
 
 
 def _unknowable(schema_name: str, error: Exception) -> Readiness:

@@ -85,10 +85,7 @@ class Verdicts:
 
         One query lists the tenants; while all is known that is all, and of those who ask at the same time one looks.
         """
-        try:
-            kinds = schema_kinds()
-        except DatabaseError as error:
-            raise Unavailable(f"The tenants can't be listed: {error}") from error
+        kinds = _listed()
         known = self._fresh_of(kinds)
         if len(known) < len(kinds):
             if not self._looking_at_all.acquire(timeout=CHECK_PATIENCE):
@@ -114,7 +111,7 @@ class Verdicts:
         until = {name: verdict.valid_until for name in names if (verdict := self._verdicts.get(name)) is not None}
         if len(until) == len(names) and min(until.values(), default=next_time) >= next_time:
             return
-        self._look_at_all(schema_kinds([name for name in names if until.get(name, now) < soon]))
+        self._look_at_all(_listed([name for name in names if until.get(name, now) < soon]))
 
     def _fresh_of(self, names: Iterable[str]) -> dict[str, Readiness]:
         return {name: found for name in names if (found := self.fresh(name)) is not None}
@@ -183,6 +180,13 @@ class Verdicts:
                 found.remedy,
                 extra=facts(found),
             )
+
+
+def _listed(names: Collection[str] | None = None) -> dict[str, str]:
+    try:
+        return schema_kinds(names)
+    except DatabaseError as error:
+        raise Unavailable(f"The tenants can't be listed: {first_line(error)}") from error
 
 
 def _inspected(kinds: Mapping[str, str]) -> list[Readiness]:
