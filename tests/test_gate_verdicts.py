@@ -205,7 +205,10 @@ def test_a_lost_connection_says_nothing_of_the_schema(
         with connection.execute_wrapper(losing), transaction.atomic() if where == "transaction" else nullcontext():
             require_ready("acme")
 
-    run = (lambda: asyncio.run(run_in_tenant(public_schema(), look))) if where == "thread" else look
+    def in_thread() -> None:
+        asyncio.run(run_in_tenant(public_schema(), look))
+
+    run = in_thread if where == "thread" else look
     with pytest.raises(Unavailable):
         run()
     close_executor()

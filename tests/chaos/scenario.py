@@ -113,7 +113,7 @@ async def play(plan: Plan, results: Path) -> Report:
         judgement = check(history, truth | scene.gone, latest=LATEST, soon=SOON, habits=cast.habits)
         check_resources(before, warm, after, judgement.findings, workers=plan.workers)
         check_growth(soak, judgement.findings)
-        scene.notes |= soak.slopes()
+        scene.notes |= soak.notes()
         report = summarise(plan.name, history, judgement, scene.notes, stage.complaints())
         report.seconds = monotonic() - began
         report.resources = {"before": before, "warm": warm, "after": after}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from statistics import fmean, linear_regression
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import psutil
 
 from tests.chaos.chance import chance, sleep_until
+from tests.chaos.heap import ask_heap
 from tests.chaos.resources import MEGABYTE, memory
 
 if TYPE_CHECKING:
     from tests.chaos.checker import Findings
     from tests.chaos.scene import Scene
 
-SAMPLE_SECONDS = 5.0
+SAMPLE_SECONDS = 15.0
 DROP_SECONDS = 2.0
 """Between two clients that lose their connection, as clients do."""
 WARM_UP_SHARE = 0.3
@@ -25,14 +26,18 @@ ALLOWED_PERCENT_PER_HOUR = 1.0
 HOUR = 3600.0
 
 Sample = tuple[float, int]
-"""When, and how many bytes."""
+"""When, and how much."""
+HELD = ("allocated", "blocks")
+"""Bytes by malloc and Python's small blocks, after a collection: what may not grow. What the operating system counts as
+the process's own contains besides what both keep for later, and is noted."""
 
 
 @dataclass(slots=True)
 class Soak:
     """Watches each worker's memory while clients come and go."""
 
-    samples: dict[int, list[Sample]] = field(default_factory=dict)
+    samples: dict[tuple[int, str], list[Sample]] = field(default_factory=dict)
+    """By process id, and by what was counted."""
 
     async def watch(self, scene: Scene, seconds: float) -> None:
         """Let the load go on for a time, and look at the memory."""
@@ -43,16 +48,23 @@ class Soak:
             if now >= sampled:
                 sampled += SAMPLE_SECONDS
                 for process in processes:
-                    held = await asyncio.to_thread(memory, process)
-                    self.samples.setdefault(process.pid, []).append((now - began, held))
+                    heap = await asyncio.to_thread(ask_heap, scene.stage.folder, process.pid)
+                    counted = {**asdict(heap), "memory": await asyncio.to_thread(memory, process)}
+                    for what, number in counted.items():
+                        self.samples.setdefault((process.pid, what), []).append((now - began, number))
             if now >= dropped:
                 dropped += DROP_SECONDS
                 chance.choice(scene.cast.clients).drop()
             await sleep_until(min(sampled, dropped))
 
-    def slopes(self) -> dict[str, float]:
-        """By how many percent an hour each worker's memory grows after the warm-up."""
-        return {f"memory of {pid}, % per hour": percent_per_hour(found) for pid, found in self.samples.items()}
+    def notes(self) -> dict[str, float]:
+        """By how many percent an hour each grows after the warm-up, and what the operating system counts, in MiB."""
+        notes = {f"{what} of {pid}, % per hour": percent_per_hour(found) for (pid, what), found in self.samples.items()}
+        for (pid, what), found in self.samples.items():
+            if what == "memory":
+                for at, number in found[:: max(1, len(found) // 6)]:
+                    notes[f"memory of {pid} after {at / 60:.0f} min, MiB"] = number / MEGABYTE
+        return notes
 
 
 def percent_per_hour(samples: list[Sample]) -> float:
@@ -63,9 +75,9 @@ def percent_per_hour(samples: list[Sample]) -> float:
 
 
 def check_growth(soak: Soak, findings: Findings) -> None:
-    """Find workers whose memory grows."""
-    for pid, samples in soak.samples.items():
+    """Find workers that hold more and more."""
+    for (pid, what), samples in soak.samples.items():
         growth = percent_per_hour(samples)
-        if growth > ALLOWED_PERCENT_PER_HOUR:
-            first, last = samples[0][1] / MEGABYTE, samples[-1][1] / MEGABYTE
-            findings.add("memory_grows", f"worker {pid}: {growth:.2f} % an hour, {first:.1f} to {last:.1f} MiB")
+        if what in HELD and growth > ALLOWED_PERCENT_PER_HOUR:
+            first, last = samples[0][1], samples[-1][1]
+            findings.add("memory_grows", f"worker {pid}, {what}: {growth:.2f} % an hour, {first:,} to {last:,}")

@@ -4,7 +4,7 @@ import pytest
 
 from tests.chaos.checker import Findings
 from tests.chaos.resources import MEGABYTE
-from tests.chaos.soak import HOUR, Sample, Soak, check_growth, percent_per_hour
+from tests.chaos.soak import HELD, HOUR, Sample, Soak, check_growth, percent_per_hour
 
 MINUTES = 30
 
@@ -20,8 +20,9 @@ def test_the_slope_is_that_after_the_warm_up(percent: float) -> None:
     assert percent_per_hour(growing(percent)) == pytest.approx(percent, abs=0.05)
 
 
+@pytest.mark.parametrize("what", HELD)
 @pytest.mark.parametrize(("percent", "found"), [(-1.0, {}), (0.9, {}), (1.2, {"memory_grows": 1})])
-def test_growth_past_one_percent_an_hour_is_found(percent: float, found: dict[str, int]) -> None:
+def test_growth_past_one_percent_an_hour_is_found(percent: float, found: dict[str, int], what: str) -> None:
     findings = Findings()
-    check_growth(Soak({7: growing(percent)}), findings)
+    check_growth(Soak({(7, what): growing(percent), (7, "memory"): growing(10.0)}), findings)
     assert findings.counts == found
