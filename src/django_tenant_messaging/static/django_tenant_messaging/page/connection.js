@@ -6,7 +6,7 @@ import { byId, fill, part, showText } from "./dom.js";
 
 const RECOVERED_MS = 3_000;
 /** A connection that is back sooner, as when the server restarts, was never missed. */
-const UNNOTICED_MS = 2_000;
+const UNNOTICED_MS = 4_000;
 
 /** Says when the connection is lost, when it is tried again, and that it is back. */
 export class ConnectionLine {
