@@ -17,7 +17,7 @@ from django.test import override_settings
 from django_tenant_messaging import actions
 from django_tenant_messaging.exceptions import Unavailable
 from django_tenant_messaging.realtime import batching, presence
-from django_tenant_messaging.realtime.batching import MAX_BATCH, Batches
+from django_tenant_messaging.realtime.batching import MAX_BATCH, MOST_CALLS, Batches
 from django_tenant_messaging.realtime.close_codes import CloseCode
 from django_tenant_messaging.realtime.handshake import Standing, identify, identify_together
 from django_tenant_messaging.realtime.hub import hub_of_this_loop
@@ -296,6 +296,20 @@ async def test_what_is_asked_together_is_answered_together_in_its_tenant(asking:
         ("acme", "acme", MAX_BATCH),
         ("globex", "globex", 3),
     ]
+
+
+async def test_two_calls_run_at_a_time_and_who_comes_meanwhile_waits_for_one(asking: Asking) -> None:
+    asking.may_answer.clear()
+    answers = []
+    for number in range(5):
+        answers.append(asyncio.create_task(asking.answers(number)))
+        await asyncio.sleep(0)
+        while len(asking.asked) < min(number + 1, MOST_CALLS):
+            await asyncio.sleep(0.01)
+    assert [items for _schema, _entered, items in asking.asked] == [[0], [1]]
+    asking.may_answer.set()
+    assert [await answer for answer in answers] == [[("acme", number)] for number in range(5)]
+    assert [items for _schema, _entered, items in asking.asked][2:] == [[2, 3, 4]]
 
 
 async def test_a_bad_question_fails_alone(asking: Asking) -> None:
