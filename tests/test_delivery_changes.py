@@ -15,13 +15,14 @@ from django.db import transaction
 from django_tenant_messaging import actions
 from django_tenant_messaging.events import bus
 from django_tenant_messaging.models import Message, RoomCounter
-from django_tenant_messaging.realtime.hub import Hub
 from django_tenant_messaging.tenancy import run_in_tenant
+from tests.harness.peer import another_hub
 from tests.harness.unlimited import UNLIMITED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from django_tenant_messaging.realtime.hub import Hub
     from tests.harness.peer import Peer, Peers
     from tests.harness.tenants import Tenant
 
@@ -355,12 +356,8 @@ class TestOtherProcess:
         """The hub of a second process, which the first one reaches by a channel layer."""
         settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
         settings.TENANT_MESSAGING = {"RECONCILE_INTERVAL": 3600}
-        hub = Hub()
-        hub.start()
-        yield hub
-        for peer in peers.opened:
-            await peer.close()
-        await hub.stop()
+        async with another_hub(peers) as hub:
+            yield hub
 
     async def test_changes_cross_by_the_layer(self, acme: Tenant, peers: Peers, elsewhere: Hub) -> None:
         bob, other_tab = await peers.connect(acme, "bob"), await peers.connect(acme, "bob", hub=elsewhere)
