@@ -144,6 +144,34 @@ def test_who_is_refused_does_not_wait_for_the_next_look(
     assert [answer.state for answer in answers] == [SchemaState.DRIFTED] * 2
 
 
+def test_a_look_that_takes_long_makes_no_ready_tenant_unready(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    assert readiness_of("acme").is_ready
+    clock.now += 61
+    looking, go_on = threading.Event(), threading.Event()
+
+    def slow(schema_name: str, kind: str) -> Readiness:
+        looking.set()
+        assert go_on.wait(10)
+        return inspect_schema(schema_name, kind)
+
+    def ask_meanwhile() -> type[Exception] | None:
+        assert looking.wait(10)
+        try:
+            require_ready("acme")
+        except (TenantNotReady, Unavailable) as error:
+            return type(error)
+        finally:
+            go_on.set()
+        return None
+
+    monkeypatch.setattr(MODULE, "CHECK_PATIENCE", 0.05)
+    monkeypatch.setattr(MODULE, "inspect_schema", slow)
+    found, answer = together(lambda: readiness_of("acme"), ask_meanwhile)
+    assert isinstance(found, Readiness)
+    assert found.is_ready
+    assert answer is Unavailable
+
+
 def test_a_look_that_began_before_a_change_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     def overtaken(schema_name: str, kind: str) -> Readiness:
         found = inspect_schema(schema_name, kind)

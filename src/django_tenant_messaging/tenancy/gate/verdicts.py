@@ -60,8 +60,8 @@ class Verdicts:
     def of(self, schema_name: str, kind: str | None = None) -> Readiness:
         """Return what is known and valid, or look: once, however many ask at the same time.
 
-        Raises :class:`~django_tenant_messaging.exceptions.Unavailable` when the database doesn't answer, which says
-        nothing of the schema.
+        Raises :class:`~django_tenant_messaging.exceptions.Unavailable` when the database doesn't answer, or another
+        one's look takes longer than ``CHECK_PATIENCE``: that says nothing of the schema.
         """
         known = self.fresh(schema_name)
         if known is not None:
@@ -70,11 +70,11 @@ class Verdicts:
             check = self._checks.setdefault(schema_name, threading.Lock())
         stale = self._verdicts.get(schema_name)
         # Who is refused anyway needn't wait for the next look.
-        is_refused = stale is not None and not stale.readiness.is_ready
-        if not check.acquire(timeout=0 if is_refused else CHECK_PATIENCE):
-            if stale is not None and is_refused:
-                return stale.readiness
-            return Readiness(schema_name, SchemaState.ERROR, error="it is still being looked at")
+        refused = stale.readiness if stale is not None and not stale.readiness.is_ready else None
+        if not check.acquire(timeout=0 if refused else CHECK_PATIENCE):
+            if refused is not None:
+                return refused
+            raise Unavailable(f"The schema {schema_name} is still being looked at.")
         try:
             return self.fresh(schema_name) or self._look(schema_name, kind)
         finally:
