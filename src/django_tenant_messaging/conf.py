@@ -180,6 +180,10 @@ class MessagingSettings:
     IDLE_TRANSACTION_TIMEOUT: Setting[float | None] = Setting(60.0, or_none(seconds(0.1)))
     """Seconds after which PostgreSQL ends a connection of the WebSocket's work whose transaction does nothing: its
     locks would keep others waiting."""
+    COLLECTION_PAUSE: Setting[float | None] = Setting(0.05, or_none(seconds(0)))
+    """Seconds that a full collection of Python's garbage may stop a process before what it left is put aside
+    (``gc.freeze``), so that the next ones don't look through all connections again. It is taken back when as many
+    connections have ended as there are, or after an hour. ``None`` leaves the collector alone."""
     RATE_LIMIT_CONNECT: Setting[tuple[float, float] | None] = Setting((1, 100), RATE_LIMIT)
     """Handshakes of one login (of one address where there is none), as a pair: so many in each second, and so many at
     once after a pause. ``None`` here and in the next four is no limit. Limits are read when the server starts."""

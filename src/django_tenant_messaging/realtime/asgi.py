@@ -128,6 +128,8 @@ class _Connection:
                 raise
         finally:
             self._hub.leave(self._socket)
+            self._socket.outbox.reading_ended()
+            self._task = None
 
     def _end_reading(self) -> None:
         """Nothing can be written any more: don't wait for what the client may still say."""

@@ -21,6 +21,7 @@ from .close_codes import CloseCode
 from .comparison import Comparison
 from .feeds import RoomFeed
 from .following import Following
+from .garbage import GarbageKeeper
 from .hints import Hint, from_message, hint_of
 from .limits import Limiter, limits_of_settings
 from .link import LIMITS, LayerLink
@@ -87,6 +88,7 @@ class Hub:
         self.sends = Sends(self.spawn, self._publish)
         self.limiter = Limiter(limits_of_settings(), self._share_soon)
         self.following = Following(self)
+        self.garbage = GarbageKeeper()
         self.feeds: dict[tuple[str, int], RoomFeed] = {}
         self.sockets: dict[tuple[str, str], set[Socket]] = defaultdict(set)
         self.is_draining = False
@@ -103,6 +105,7 @@ class Hub:
         """Begin the background work."""
         self._is_running = True
         Hub.running += 1
+        self.garbage.start()
         self.link.start()
         self.spawn(self._comparison.run_forever())
         self.spawn(self._beat_forever())
@@ -128,6 +131,7 @@ class Hub:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self.link.stop()
+        self.garbage.stop()
         if _hubs.get(self.loop) is self:
             del _hubs[self.loop]
 
@@ -172,6 +176,7 @@ class Hub:
             del self._schemas[socket.schema_name]
             self.link.unsubscribe(socket.schema_name)
         self.presence.sockets_changed(socket.schema_name, socket.user)
+        self.garbage.connection_ended()
 
     def schemas(self) -> list[str]:
         """Return the schemas of the tenants that have sockets here."""
@@ -194,6 +199,7 @@ class Hub:
 
     def tidy(self) -> None:
         """Forget the rooms that nobody follows, and the clients that take nothing."""
+        self.garbage.tidy(sum(self._schemas.values()))
         now = time.monotonic()
         for key, feed in list(self.feeds.items()):
             if feed.is_idle(now):

@@ -152,6 +152,12 @@ class Outbox:
             self.writer.cancel()
         self._break()
 
+    def reading_ended(self) -> None:
+        """Nobody reads from the client any more, so nobody is told of the end of writing."""
+        # A connection's objects are freed at once if they don't hold each other in a circle; else a server whose
+        # clients come and go stops, the longer the more there are, for Python to look through all it holds.
+        self._on_end = _nobody_is_told
+
     def _close_message(self) -> dict[str, Any]:
         return {"type": "websocket.close", "code": int(self._close_code or 0)}
 
@@ -205,6 +211,10 @@ class Outbox:
         self._queued_characters = 0
         self._tell_room()
         self._on_end()
+
+
+def _nobody_is_told() -> None:
+    pass
 
 
 def joined(texts: list[str]) -> str:

@@ -1,0 +1,174 @@
+"""What is left of a client that is gone, and how long Python's collector stops everybody to look for it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.test import override_settings
+
+from django_tenant_messaging.realtime import garbage
+from django_tenant_messaging.realtime.commands import Commands
+from django_tenant_messaging.realtime.garbage import FEWEST_ENDED, LONGEST_ASIDE, GarbageKeeper
+from django_tenant_messaging.realtime.hub import running_hub
+from django_tenant_messaging.realtime.outbox import Outbox
+from django_tenant_messaging.realtime.socket import Socket
+from tests.harness.clock import Clock
+from tests.harness.peer import Peer, scope_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.harness.peer import Peers
+    from tests.harness.tenants import Tenant
+
+OURS = (Socket, Outbox, Commands)
+
+
+def number_of_ours() -> int:
+    return sum(isinstance(thing, OURS) for thing in gc.get_objects())
+
+
+@contextmanager
+def without_collections() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@pytest.fixture
+def keeper() -> Iterator[GarbageKeeper]:
+    gc.collect()
+    keeper = GarbageKeeper()
+    keeper.start()
+    yield keeper
+    keeper.stop()
+    assert gc.get_freeze_count() == 0
+
+
+@pytest.mark.usefixtures("team")
+async def test_an_ended_connection_is_freed_at_once(acme: Tenant, peers: Peers) -> None:
+    first = await peers.connect(acme, "alice")
+    await first.close()
+    with without_collections():
+        before = number_of_ours()
+        # One that the client leaves, one that the server closes, and one that is refused after it was accepted.
+        for ending in ("left", "closed", "refused"):
+            peer = await Peer(scope_for(acme.host, cookie=first.session_key)).open()
+            assert (await peer.ask("resume", positions={}))["type"] == "ok"
+            assert (await peer.post(1, "Hello"))["type"] == "ok"
+            assert number_of_ours() > before, "or the test looks at nothing"
+            if ending == "closed":
+                peer.send_event(type="websocket.receive", bytes=b"\0")
+                await peer.until(lambda: peer.close_code is not None)
+            elif ending == "refused":
+                with override_settings(TENANT_MESSAGING={"MAX_SOCKETS_PER_USER": 1}):
+                    other = await Peer(scope_for(acme.host, cookie=first.session_key)).open()
+                    await other.until(lambda: other.close_code == 4429)
+                    await other.close()
+            await peer.close()
+        # What was begun for them ends.
+        async with asyncio.timeout(10):
+            while number_of_ours() > before:
+                await asyncio.sleep(0.05)
+
+
+@override_settings(TENANT_MESSAGING={"COLLECTION_PAUSE": 0.0})
+def test_what_a_long_collection_leaves_is_not_looked_through_again(keeper: GarbageKeeper) -> None:
+    gc.collect(1)
+    assert gc.get_freeze_count() == 0, "only full collections look through everything"
+    gc.collect()
+    assert gc.get_freeze_count() > 10_000
+    assert len(gc.get_objects()) < 10_000
+
+
+@pytest.mark.parametrize("pause", [60.0, None])
+def test_a_short_one_changes_nothing_and_the_collector_can_be_left_alone(
+    keeper: GarbageKeeper, pause: float | None
+) -> None:
+    with override_settings(TENANT_MESSAGING={"COLLECTION_PAUSE": pause}):
+        gc.collect()
+    assert gc.get_freeze_count() == 0
+
+
+@pytest.mark.parametrize(
+    ("ended", "connections", "seconds", "is_taken_back"),
+    [
+        (FEWEST_ENDED - 1, 0, 1.0, False),
+        (FEWEST_ENDED, 0, 1.0, True),
+        (FEWEST_ENDED, FEWEST_ENDED + 1, 1.0, False),
+        (FEWEST_ENDED + 1, FEWEST_ENDED + 1, 1.0, True),
+        (0, 0, LONGEST_ASIDE - 1, False),
+        (0, 0, LONGEST_ASIDE, True),
+    ],
+)
+def test_it_is_taken_back_when_as_many_ended_or_after_an_hour(
+    keeper: GarbageKeeper,
+    monkeypatch: pytest.MonkeyPatch,
+    ended: int,
+    connections: int,
+    seconds: float,
+    is_taken_back: bool,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(garbage.time, "monotonic", clock.monotonic)
+    for _ in range(FEWEST_ENDED):
+        keeper.connection_ended()
+    # Nothing is put aside yet: those left nothing in it.
+    keeper.tidy(0)
+    with override_settings(TENANT_MESSAGING={"COLLECTION_PAUSE": 0.0}):
+        gc.collect()
+    for _ in range(ended):
+        keeper.connection_ended()
+    clock.now += seconds
+    keeper.tidy(connections)
+    assert (gc.get_freeze_count() == 0) is is_taken_back
+
+
+class Circle:
+    def __init__(self) -> None:
+        self.itself: Any = self
+
+
+@override_settings(TENANT_MESSAGING={"COLLECTION_PAUSE": 0.0})
+def test_a_circle_that_was_put_aside_is_freed_in_the_end(keeper: GarbageKeeper) -> None:
+    def circles() -> int:
+        return sum(isinstance(thing, Circle) for thing in gc.get_objects())
+
+    circle: Circle | None = Circle()
+    assert circle is not None
+    gc.collect()
+    circle = None
+    for _ in range(FEWEST_ENDED):
+        keeper.connection_ended()
+    gc.collect()
+    keeper.tidy(0)
+    assert circles() == 1
+    gc.collect()
+    assert circles() == 0
+
+
+@pytest.mark.usefixtures("team")
+async def test_the_hub_watches_the_collections_while_it_runs(acme: Tenant, peers: Peers) -> None:
+    watching = len(gc.callbacks)
+    await peers.connect(acme, "alice")
+    hub = running_hub()
+    assert hub is not None
+    assert len(gc.callbacks) == watching + 1
+    with override_settings(TENANT_MESSAGING={"COLLECTION_PAUSE": 0.0}):
+        gc.collect()
+    assert gc.get_freeze_count() > 0
+    for _ in range(FEWEST_ENDED):
+        hub.garbage.connection_ended()
+    hub.tidy()
+    assert gc.get_freeze_count() == 0
+    for peer in peers.opened:
+        await peer.close()
+    await hub.stop()
+    assert len(gc.callbacks) == watching
