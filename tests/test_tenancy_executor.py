@@ -240,6 +240,8 @@ def test_a_prepared_statement_writes_into_the_tenant_of_the_moment(
             answers = in_tenant(tenant.schema_name, partial(actions.send_messages, drafts))
             assert [answer.message.content for answer in answers] == texts(tenant, turn)
     assert in_tenant("acme", prepared) >= 2
+    # Any other statement is neither prepared nor counted.
+    assert in_tenant("acme", lambda: connection.connection.prepare_threshold) is None
     for tenant in tenants:
         with tenant.activated():
             contents = list(Message.objects.order_by("seq").values_list("content", flat=True))

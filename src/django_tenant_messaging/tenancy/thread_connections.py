@@ -87,14 +87,16 @@ def preparing_cursor() -> Iterator[Any]:
             yield cursor
         return
     connection.ensure_connection()
-    usual = connection.connection.cursor_factory
-    connection.connection.cursor_factory = ServerBindingCursor
+    raw = connection.connection
+    usual = raw.cursor_factory, raw.prepare_threshold
+    # Only now: a connection that prepares at all counts each statement, and for that keeps the texts of the last ones.
+    raw.cursor_factory = ServerBindingCursor
+    raw.prepare_threshold = connection.settings_dict["OPTIONS"].get("prepare_threshold", PREPARE_THRESHOLD)
     try:
-        cursor = connection.cursor()
+        with connection.cursor() as cursor:
+            yield cursor
     finally:
-        connection.connection.cursor_factory = usual
-    with cursor:
-        yield cursor
+        raw.cursor_factory, raw.prepare_threshold = usual
 
 
 def plan_mark(rows: int) -> str:
@@ -113,9 +115,8 @@ def plan_mark(rows: int) -> str:
 
 
 def _like(hosts: Any) -> Any:
-    """Return a connection as the host set it up, but outside of the pool, without an end, and able to prepare."""
-    options = {"prepare_threshold": PREPARE_THRESHOLD, **hosts.settings_dict["OPTIONS"]}
-    options.pop("pool", None)
+    """Return a connection as the host set it up, but outside of the pool and without an end."""
+    options = {name: value for name, value in hosts.settings_dict["OPTIONS"].items() if name != "pool"}
     return type(hosts)({**hosts.settings_dict, "OPTIONS": options, "CONN_MAX_AGE": None}, TENANT_DATABASE)
 
 
