@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.test import override_settings
 
-from django_tenant_messaging.realtime import garbage
 from django_tenant_messaging.realtime.commands import Commands
 from django_tenant_messaging.realtime.garbage import FEWEST_ENDED, LONGEST_ASIDE, GarbageKeeper
 from django_tenant_messaging.realtime.hub import running_hub
 from django_tenant_messaging.realtime.outbox import Outbox
 from django_tenant_messaging.realtime.socket import Socket
+from tests.chaos.chance import until
 from tests.harness.clock import Clock
 from tests.harness.peer import Peer, scope_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from tests.harness.peer import Peers
     from tests.harness.tenants import Tenant
@@ -52,31 +52,40 @@ def keeper() -> Iterator[GarbageKeeper]:
     assert gc.get_freeze_count() == 0
 
 
+async def leave(peer: Peer) -> None:
+    await peer.close()
+
+
+async def be_closed(peer: Peer) -> None:
+    peer.send_event(type="websocket.receive", bytes=b"\0")
+    await peer.until(lambda: peer.close_code == 4413)
+    await peer.close()
+
+
+async def bring_one_too_many(peer: Peer) -> None:
+    with override_settings(TENANT_MESSAGING={"MAX_SOCKETS_PER_USER": 1}):
+        other = await Peer(peer.scope).open()
+        await other.until(lambda: other.close_code == 4429)
+    await other.close()
+    await peer.close()
+
+
 @pytest.mark.usefixtures("team")
-async def test_an_ended_connection_is_freed_at_once(acme: Tenant, peers: Peers) -> None:
+@pytest.mark.parametrize("end", [leave, be_closed, bring_one_too_many])
+async def test_an_ended_connection_is_freed_at_once(
+    acme: Tenant, peers: Peers, end: Callable[[Peer], Awaitable[None]]
+) -> None:
     first = await peers.connect(acme, "alice")
     await first.close()
     with without_collections():
         before = number_of_ours()
-        # One that the client leaves, one that the server closes, and one that is refused after it was accepted.
-        for ending in ("left", "closed", "refused"):
-            peer = await Peer(scope_for(acme.host, cookie=first.session_key)).open()
-            assert (await peer.ask("resume", positions={}))["type"] == "ok"
-            assert (await peer.post(1, "Hello"))["type"] == "ok"
-            assert number_of_ours() > before, "or the test looks at nothing"
-            if ending == "closed":
-                peer.send_event(type="websocket.receive", bytes=b"\0")
-                await peer.until(lambda: peer.close_code is not None)
-            elif ending == "refused":
-                with override_settings(TENANT_MESSAGING={"MAX_SOCKETS_PER_USER": 1}):
-                    other = await Peer(scope_for(acme.host, cookie=first.session_key)).open()
-                    await other.until(lambda: other.close_code == 4429)
-                    await other.close()
-            await peer.close()
-        # What was begun for them ends.
-        async with asyncio.timeout(10):
-            while number_of_ours() > before:
-                await asyncio.sleep(0.05)
+        peer = await Peer(scope_for(acme.host, cookie=first.session_key)).open()
+        assert (await peer.ask("resume", positions={}))["type"] == "ok"
+        assert (await peer.post(1, "Hello"))["type"] == "ok"
+        assert number_of_ours() > before, "or the test looks at nothing"
+        await end(peer)
+        # What was begun for the connection, such as storing who is online, ends by itself.
+        assert await until(lambda: number_of_ours() == before, 10)
 
 
 @override_settings(TENANT_MESSAGING={"COLLECTION_PAUSE": 0.0})
@@ -117,7 +126,7 @@ def test_it_is_taken_back_when_as_many_ended_or_after_an_hour(
     is_taken_back: bool,
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(garbage.time, "monotonic", clock.monotonic)
+    monkeypatch.setattr(time, "monotonic", clock.monotonic)
     for _ in range(FEWEST_ENDED):
         keeper.connection_ended()
     # Nothing is put aside yet: those left nothing in it.

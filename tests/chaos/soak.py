@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from tests.chaos.checker import Findings
     from tests.chaos.scene import Scene
 
-SAMPLE_SECONDS = 15.0
+SAMPLE_SECONDS = 5.0
 DROP_SECONDS = 2.0
 """Between two clients that lose their connection, as clients do."""
 WARM_UP_SHARE = 0.3
+"""Of the time, in which crowds of all sizes lose their connections instead of one client: what servers and libraries
+keep for later, up to a bound, they have then. The database's driver keeps the texts of 128 statements, for example, of
+which those about several clients differ by their number."""
 ALLOWED_PERCENT_PER_HOUR = 1.0
 HOUR = 3600.0
 
@@ -54,7 +57,10 @@ class Soak:
                         self.samples.setdefault((process.pid, what), []).append((now - began, number))
             if now >= dropped:
                 dropped += DROP_SECONDS
-                chance.choice(scene.cast.clients).drop()
+                clients = scene.cast.clients
+                crowd = chance.randint(1, len(clients)) if now < began + seconds * WARM_UP_SHARE else 1
+                for client in chance.sample(clients, crowd):
+                    client.drop()
             await sleep_until(min(sampled, dropped))
 
     def notes(self) -> dict[str, float]:
