@@ -45,7 +45,12 @@ RESULTS = ROOT / "benchmarks/results/delivery.json"
 TABLES = RESULTS.with_suffix(".txt")
 PICTURE = ROOT / "docs/_static/speed.svg"
 # Commits wait for the disk, as they do in earnest. A tenant's schema has some 25 tables, each a lock while it is made.
-SERVER_OPTIONS = {"max_connections": "200", "max_locks_per_transaction": "1024"}
+SERVER_OPTIONS = {
+    "max_connections": "200",
+    "max_locks_per_transaction": "1024",
+    "shared_buffers": "1GB",
+    "max_files_per_process": "10000",
+}
 PACKAGES = (
     "Django",
     "django-tenants",
