@@ -61,7 +61,7 @@ def hub_of_this_loop() -> Hub:
     hub = _hubs.get(loop)
     if hub is None:
         for stopped in [other for other in _hubs if other.is_closed()]:
-            del _hubs[stopped]
+            _hubs.pop(stopped).garbage.stop()
         hub = _hubs[loop] = Hub()
         hub.start()
     return hub
