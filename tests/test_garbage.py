@@ -33,6 +33,11 @@ def number_of_ours() -> int:
     return sum(isinstance(thing, OURS) for thing in gc.get_objects())
 
 
+def is_much_put_aside() -> bool:
+    # Python itself may put some hundred things aside.
+    return gc.get_freeze_count() > 10_000
+
+
 @contextmanager
 def without_collections() -> Iterator[None]:
     gc.collect()
@@ -50,7 +55,7 @@ def keeper() -> Iterator[GarbageKeeper]:
     keeper.start()
     yield keeper
     keeper.stop()
-    assert gc.get_freeze_count() == 0
+    assert not is_much_put_aside()
 
 
 async def leave(peer: Peer) -> None:
@@ -92,9 +97,9 @@ async def test_an_ended_connection_is_freed_at_once(
 @override_settings(TENANT_MESSAGING={"COLLECTION_PAUSE": 0.0})
 def test_what_a_long_collection_leaves_is_not_looked_through_again(keeper: GarbageKeeper) -> None:
     gc.collect(1)
-    assert gc.get_freeze_count() == 0, "only full collections look through everything"
+    assert not is_much_put_aside(), "only full collections look through everything"
     gc.collect()
-    assert gc.get_freeze_count() > 10_000
+    assert is_much_put_aside()
     assert len(gc.get_objects()) < 10_000
 
 
@@ -104,7 +109,7 @@ def test_a_short_one_changes_nothing_and_the_collector_can_be_left_alone(
 ) -> None:
     with override_settings(TENANT_MESSAGING={"COLLECTION_PAUSE": pause}):
         gc.collect()
-    assert gc.get_freeze_count() == 0
+    assert not is_much_put_aside()
 
 
 @pytest.mark.parametrize(
@@ -138,7 +143,7 @@ def test_it_is_taken_back_when_as_many_ended_or_after_an_hour(
         keeper.connection_ended()
     clock.now += seconds
     keeper.tidy(connections)
-    assert (gc.get_freeze_count() == 0) is is_taken_back
+    assert is_much_put_aside() is not is_taken_back
 
 
 class Circle:
@@ -173,11 +178,11 @@ async def test_the_hub_watches_the_collections_while_it_runs(acme: Tenant, peers
     assert len(gc.callbacks) == watching + 1
     with override_settings(TENANT_MESSAGING={"COLLECTION_PAUSE": 0.0}):
         gc.collect()
-    assert gc.get_freeze_count() > 0
+    assert is_much_put_aside()
     for _ in range(FEWEST_ENDED):
         hub.garbage.connection_ended()
     hub.tidy()
-    assert gc.get_freeze_count() == 0
+    assert not is_much_put_aside()
     for peer in peers.opened:
         await peer.close()
     await hub.stop()
