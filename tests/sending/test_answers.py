@@ -83,8 +83,9 @@ class TestABadOneFailsAlone:
             "once",
             "good 3",
         ]
-        # A client id that is used again for something else begins another statement, here twice.
-        assert len(statements) <= 6
+        # A client id that is used again for something else begins another statement, here twice. The ghost's may be
+        # tried again alone, if it meets its row while that is being deleted.
+        assert sum(statement != [(ROOM, "from a ghost")] for statement in statements) <= 6
 
     async def test_what_the_database_refuses(self, sender: Sender, hold: Hold, database_url: str) -> None:
         async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as other:
