@@ -13,7 +13,7 @@ from django.test import override_settings
 
 from django_tenant_messaging.realtime.commands import Commands
 from django_tenant_messaging.realtime.garbage import FEWEST_ENDED, LONGEST_ASIDE, GarbageKeeper
-from django_tenant_messaging.realtime.hub import hub_of_this_loop, running_hub
+from django_tenant_messaging.realtime.hub import Hub, hub_of_this_loop, running_hub
 from django_tenant_messaging.realtime.outbox import Outbox
 from django_tenant_messaging.realtime.socket import Socket
 from tests.chaos.chance import until
@@ -189,15 +189,15 @@ async def test_the_hub_watches_the_collections_while_it_runs(acme: Tenant, peers
     assert len(gc.callbacks) == watching
 
 
-def test_a_hub_whose_loop_is_gone_watches_no_more() -> None:
-    watching = len(gc.callbacks)
+def test_a_hub_whose_loop_is_gone_neither_watches_nor_counts() -> None:
+    before = len(gc.callbacks), Hub.running
 
     async def serve(*, is_last: bool) -> None:
         hub = hub_of_this_loop()
-        assert len(gc.callbacks) == watching + 1
+        assert (len(gc.callbacks), Hub.running) == (before[0] + 1, before[1] + 1)
         if is_last:
             await hub.stop()
 
     asyncio.run(serve(is_last=False))
     asyncio.run(serve(is_last=True))
-    assert len(gc.callbacks) == watching
+    assert (len(gc.callbacks), Hub.running) == before

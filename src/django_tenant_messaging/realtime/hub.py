@@ -61,7 +61,7 @@ def hub_of_this_loop() -> Hub:
     hub = _hubs.get(loop)
     if hub is None:
         for stopped in [other for other in _hubs if other.is_closed()]:
-            _hubs.pop(stopped).garbage.stop()
+            _hubs.pop(stopped).retire()
         hub = _hubs[loop] = Hub()
         hub.start()
     return hub
@@ -118,8 +118,7 @@ class Hub:
         """
         if not self._is_running:
             return
-        self._is_running = False
-        Hub.running -= 1
+        self.retire()
         self.is_draining = True
         await self.sends.finished(STOP_PATIENCE)
         for sockets in list(self.sockets.values()):
@@ -131,9 +130,15 @@ class Hub:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self.link.stop()
-        self.garbage.stop()
         if _hubs.get(self.loop) is self:
             del _hubs[self.loop]
+
+    def retire(self) -> None:
+        """Count as running no more, because it stops or because its loop ended without that."""
+        if self._is_running:
+            self._is_running = False
+            Hub.running -= 1
+            self.garbage.stop()
 
     def spawn(self, work: Any) -> None:
         """Run a coroutine in the background, as long as the hub runs."""
