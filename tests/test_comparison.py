@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections import Counter
 from datetime import timedelta
 from functools import partial
@@ -18,7 +19,7 @@ from django.db.models.functions import Now
 from django_tenant_messaging import actions
 from django_tenant_messaging.models import Membership, RoomCounter
 from django_tenant_messaging.realtime import catchup, comparison, following, hub
-from django_tenant_messaging.realtime.comparison import MAX_TENANTS, Comparison
+from django_tenant_messaging.realtime.comparison import MAX_TENANTS, MOST_UNDER_WAY, Comparison
 from django_tenant_messaging.realtime.hub import Hub, hub_of_this_loop
 from django_tenant_messaging.selectors import read_heads, read_joins
 from django_tenant_messaging.selectors.heads import RECENT_JOIN_SECONDS
@@ -371,7 +372,8 @@ class TestHowOften:
     @pytest.fixture
     def clock(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
         clock = Clock()
-        monkeypatch.setattr(comparison, "asyncio", SimpleNamespace(sleep=clock.sleep))
+        instead = SimpleNamespace(sleep=clock.sleep, Event=asyncio.Event, timeout=asyncio.timeout)
+        monkeypatch.setattr(comparison, "asyncio", instead)
         monkeypatch.setattr(comparison, "time", clock)
         return clock
 
@@ -417,6 +419,70 @@ class TestHowOften:
         monkeypatch.setattr(running, "tidy", fail)
         assert [await clock.round() for _ in range(2)] == [2.0, 2.0]
         assert caplog.text.count("Looking after the sockets failed.") == 2
+
+
+class Hanging:
+    """Some of the next statements of comparisons hang until they are let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.to_hang = 0
+        self.asked = 0
+        self.hung = threading.Semaphore(0)
+        self._let_go = threading.Event()
+        monkeypatch.setattr(comparison, "PATIENCE", 0.1)
+        monkeypatch.setattr(comparison, "read_heads", self._read)
+
+    def _read(self, asked: Any, **options: Any) -> Any:
+        self.asked += 1
+        if self.to_hang:
+            self.to_hang -= 1
+            self.hung.release()
+            assert self._let_go.wait(PATIENCE)
+        return read_heads(asked, **options)
+
+    async def hang(self, number: int) -> None:
+        """Return when so many hang."""
+        self.to_hang = number
+        for _ in range(number):
+            assert await asyncio.to_thread(self.hung.acquire, timeout=PATIENCE)
+
+    def let_go(self) -> None:
+        self.to_hang = 0
+        self._let_go.set()
+
+
+@pytest.fixture
+async def hanging(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hanging]:
+    hanging = Hanging(monkeypatch)
+    yield hanging
+    hanging.let_go()
+
+
+async def test_a_connection_that_hangs_keeps_nobody_from_learning_what_was_lost(
+    acme: Tenant, peers: Peers, hanging: Hanging, other_process: Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    bob = await peers.connect(acme, "bob", hub=other_process)
+    await hanging.hang(1)
+    await write(acme, "meanwhile")
+    await got(bob, "meanwhile")
+    assert "takes long; it is asked again" in caplog.text
+    hanging.let_go()
+    await write(acme, "after")
+    await got(bob, "meanwhile", "after")
+
+
+async def test_a_database_that_hangs_is_not_asked_more_and_more(
+    acme: Tenant, peers: Peers, hanging: Hanging, other_process: Hub
+) -> None:
+    bob = await peers.connect(acme, "bob", hub=other_process)
+    await hanging.hang(MOST_UNDER_WAY)
+    asked = hanging.asked
+    # Many rounds of 0.05 s.
+    await asyncio.sleep(1)
+    assert hanging.asked == asked
+    await write(acme, "meanwhile")
+    hanging.let_go()
+    await got(bob, "meanwhile")
 
 
 async def test_a_layer_that_hangs_does_not_hold_up_the_comparison(

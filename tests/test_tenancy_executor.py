@@ -312,6 +312,20 @@ def test_connection_that_breaks_in_the_middle(pooled: bool, request: pytest.Fixt
     assert in_tenant("acme", ChatRoom.objects.count) == 0
 
 
+def test_the_threads_notice_when_the_databases_host_is_gone(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def parameters() -> dict[str, str]:
+        connection.ensure_connection()
+        return {name: value for name, value in connection.connection.info.get_parameters().items() if "keep" in name}
+
+    kept = {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3"}
+    assert in_tenant("acme", parameters).items() >= kept.items()
+    close_executor()
+    # What the host chose stays.
+    monkeypatch.setitem(connection.settings_dict["OPTIONS"], "keepalives_idle", 60)
+    assert in_tenant("acme", parameters)["keepalives_idle"] == "60"
+    close_executor()
+
+
 TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
 
 

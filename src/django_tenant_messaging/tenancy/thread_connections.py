@@ -35,6 +35,9 @@ PREPARED_MAX = 20
 RANDOM_PAGE_COST = "1"
 """As much as the next page: what a chat touches is in memory. With PostgreSQL's default of 4, made for turning disks,
 it reads all of a table of some pages rather than its index, for each row that is written."""
+KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000}
+"""How the end of the other side is noticed that nothing tells of, such as by a cable, in 25 seconds. The system's own
+default is two hours, and the timeouts of statements are kept by the database, which isn't heard then."""
 PLAN_LASTS = 60.0
 """Seconds that a plan is used at most."""
 
@@ -115,8 +118,10 @@ def plan_mark(rows: int) -> str:
 
 
 def _like(hosts: Any) -> Any:
-    """Return a connection as the host set it up, but outside of the pool and without an end."""
-    options = {name: value for name, value in hosts.settings_dict["OPTIONS"].items() if name != "pool"}
+    """Return a connection as the host set it up, but outside of the pool and without an end, and that notices when
+    nobody is there any more.
+    """
+    options = KEEPALIVE | {name: value for name, value in hosts.settings_dict["OPTIONS"].items() if name != "pool"}
     return type(hosts)({**hosts.settings_dict, "OPTIONS": options, "CONN_MAX_AGE": None}, TENANT_DATABASE)
 
 
