@@ -61,7 +61,9 @@ def hub_of_this_loop() -> Hub:
     hub = _hubs.get(loop)
     if hub is None:
         for stopped in [other for other in _hubs if other.is_closed()]:
-            _hubs.pop(stopped).retire()
+            gone = _hubs.pop(stopped)
+            gone.retire()
+            gone.garbage.stop()
         hub = _hubs[loop] = Hub()
         hub.start()
     return hub
@@ -130,6 +132,8 @@ class Hub:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self.link.stop()
+        # Not sooner: looking through all connections again would hold up those that are being closed.
+        self.garbage.stop()
         if _hubs.get(self.loop) is self:
             del _hubs[self.loop]
 
@@ -138,7 +142,6 @@ class Hub:
         if self._is_running:
             self._is_running = False
             Hub.running -= 1
-            self.garbage.stop()
 
     def spawn(self, work: Any) -> None:
         """Run a coroutine in the background, as long as the hub runs."""
