@@ -170,7 +170,9 @@ def test_a_circle_that_was_put_aside_is_freed_in_the_end(keeper: GarbageKeeper) 
 
 
 @pytest.mark.usefixtures("team")
-async def test_the_hub_watches_the_collections_while_it_runs(acme: Tenant, peers: Peers) -> None:
+async def test_the_hub_watches_the_collections_while_it_runs(
+    acme: Tenant, peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     watching = len(gc.callbacks)
     await peers.connect(acme, "alice")
     hub = running_hub()
@@ -183,9 +185,21 @@ async def test_the_hub_watches_the_collections_while_it_runs(acme: Tenant, peers
         hub.garbage.connection_ended()
     hub.tidy()
     assert not is_much_put_aside()
+    with override_settings(TENANT_MESSAGING={"COLLECTION_PAUSE": 0.0}):
+        gc.collect()
+    stop, aside = hub.link.stop, []
+
+    async def stopping() -> None:
+        aside.append(is_much_put_aside())
+        await stop()
+
+    monkeypatch.setattr(hub.link, "stop", stopping)
     for peer in peers.opened:
         await peer.close()
     await hub.stop()
+    # While connections are being closed nothing is looked through that needn't be.
+    assert aside == [True]
+    assert not is_much_put_aside()
     assert len(gc.callbacks) == watching
 
 
