@@ -33,6 +33,8 @@ from tests.harness.queries import exactly, queries
 from tests.harness.together import together
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.harness.clock import Clock
     from tests.harness.tenants import Tenant
 
@@ -120,56 +122,48 @@ def test_many_who_ask_at_once_make_one_query(monkeypatch: pytest.MonkeyPatch) ->
     assert all(answer.is_ready for answer in answers)
 
 
+class SlowLook:
+    """A look at a schema that lasts until somebody else has asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._looking, self._go_on = threading.Event(), threading.Event()
+        monkeypatch.setattr(MODULE, "inspect_schema", self._look)
+
+    def _look(self, schema_name: str, kind: str) -> Readiness:
+        self._looking.set()
+        assert self._go_on.wait(10)
+        return inspect_schema(schema_name, kind)
+
+    def meanwhile(self, ask: Callable[[], Any]) -> Any:
+        """Return what somebody is told, or the error, while the look goes on; it ends then."""
+        assert self._looking.wait(10)
+        try:
+            return ask()
+        except (TenantNotReady, Unavailable) as error:
+            return error
+        finally:
+            self._go_on.set()
+
+
 def test_who_is_refused_does_not_wait_for_the_next_look(
     monkeypatch: pytest.MonkeyPatch, clock: Clock, database_url: str
 ) -> None:
     with without_table(database_url, "acme"):
         assert not readiness_of("acme").is_ready
         clock.now += 3
-        looking, go_on = threading.Event(), threading.Event()
-
-        def slow(schema_name: str, kind: str) -> Readiness:
-            looking.set()
-            assert go_on.wait(10)
-            return inspect_schema(schema_name, kind)
-
-        def ask_meanwhile() -> Readiness:
-            assert looking.wait(10)
-            answer = readiness_of("acme")
-            go_on.set()
-            return answer
-
-        monkeypatch.setattr(MODULE, "inspect_schema", slow)
-        answers = together(lambda: readiness_of("acme"), ask_meanwhile)
+        slow, ask = SlowLook(monkeypatch), partial(readiness_of, "acme")
+        answers = together(ask, partial(slow.meanwhile, ask))
     assert [answer.state for answer in answers] == [SchemaState.DRIFTED] * 2
 
 
 def test_a_look_that_takes_long_makes_no_ready_tenant_unready(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     assert readiness_of("acme").is_ready
     clock.now += 61
-    looking, go_on = threading.Event(), threading.Event()
-
-    def slow(schema_name: str, kind: str) -> Readiness:
-        looking.set()
-        assert go_on.wait(10)
-        return inspect_schema(schema_name, kind)
-
-    def ask_meanwhile() -> type[Exception] | None:
-        assert looking.wait(10)
-        try:
-            require_ready("acme")
-        except (TenantNotReady, Unavailable) as error:
-            return type(error)
-        finally:
-            go_on.set()
-        return None
-
     monkeypatch.setattr(MODULE, "CHECK_PATIENCE", 0.05)
-    monkeypatch.setattr(MODULE, "inspect_schema", slow)
-    found, answer = together(lambda: readiness_of("acme"), ask_meanwhile)
-    assert isinstance(found, Readiness)
+    slow = SlowLook(monkeypatch)
+    found, answer = together(partial(readiness_of, "acme"), partial(slow.meanwhile, partial(require_ready, "acme")))
     assert found.is_ready
-    assert answer is Unavailable
+    assert type(answer) is Unavailable
 
 
 def test_a_look_that_began_before_a_change_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
