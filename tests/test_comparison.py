@@ -19,8 +19,9 @@ from django.db.models.functions import Now
 from django_tenant_messaging import actions
 from django_tenant_messaging.models import Membership, RoomCounter
 from django_tenant_messaging.realtime import catchup, comparison, following, hub
-from django_tenant_messaging.realtime.comparison import MAX_TENANTS, MOST_UNDER_WAY, Comparison
+from django_tenant_messaging.realtime.comparison import MOST_UNDER_WAY, Comparison
 from django_tenant_messaging.realtime.hub import Hub, hub_of_this_loop
+from django_tenant_messaging.realtime.together import MAX_TENANTS, PLANNING, ask_planned
 from django_tenant_messaging.selectors import read_heads, read_joins
 from django_tenant_messaging.selectors.heads import RECENT_JOIN_SECONDS
 from django_tenant_messaging.tenancy import public_schema, run_in_tenant
@@ -226,10 +227,10 @@ class TestGroups:
 def test_a_large_table_is_not_read_through(acme: Tenant) -> None:
     """Nor does PostgreSQL start processes for it, or plan the statement again and again."""
     kept_as = fresh_statement()
-    comparison._read(partial(read_heads, kept_as=kept_as), {"acme": [ROOM]})
+    ask_planned(partial(read_heads, kept_as=kept_as), {"acme": [ROOM]})
     with connection.cursor() as cursor:
         cursor.execute("BEGIN")
-        for name, value in comparison.PLANNING.items():
+        for name, value in PLANNING.items():
             cursor.execute(f"SET LOCAL {name} = {value}")
         cursor.execute(f"EXPLAIN EXECUTE {kept_as}('{{\"{{1}}\"}}')")
         plan = "\n".join(line for (line,) in cursor.fetchall())

@@ -29,6 +29,7 @@ INNER_ACTIONS = {
     "end_session",
     "expire_connections",
     "renew_connections",
+    "renew_connections_of",
     "send_messages_where_free",
     "set_typing",
     "store_connections",

@@ -267,26 +267,6 @@ def test_two_processes_may_store_the_same_users_the_other_way_round(
     assert found == {alice.pk: {"one"}, bob.pk: {"other"}}
 
 
-async def test_statuses_are_renewed_again_after_a_mistake(
-    acme: Tenant, peers: Peers, settings: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    settings.TENANT_MESSAGING = {"PRESENCE_TTL": 1.0}
-    calls, renewed = Counter[str](), asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def failing(*args: Any, **kwargs: Any) -> None:
-        calls["renew"] += 1
-        if calls["renew"] == 1:
-            raise LookupError("a mistake")
-        actions.renew_connections(*args, **kwargs)
-        loop.call_soon_threadsafe(renewed.set)
-
-    monkeypatch.setattr(presence, "renew_connections", failing)
-    await peers.connect(acme, "alice")
-    await asyncio.wait_for(renewed.wait(), 10)
-    assert "Online statuses couldn't be renewed." in caplog.text
-
-
 # Heartbeats
 
 

@@ -19,6 +19,7 @@ from .statuses import (
     ensure_userstatus_exists,
     expire_connections,
     renew_connections,
+    renew_connections_of,
     store_connections,
 )
 from .typing import set_typing
@@ -40,6 +41,7 @@ __all__ = [
     "remove_member",
     "rename_room",
     "renew_connections",
+    "renew_connections_of",
     "send_message",
     "send_messages",
     "send_messages_where_free",

@@ -28,6 +28,8 @@ OTHERS = (
     "coalesce((SELECT jsonb_object_agg(key, value) FROM jsonb_each(connections)"
     f" WHERE key <> %(process)s AND value::double precision > {NOW}), '{{}}'::jsonb)"
 )
+ENTRY = f"jsonb_build_object(%(process)s::text, {NOW} + %(ttl)s)"
+UNTIL = "clock_timestamp() + make_interval(secs => %(ttl)s)"
 
 
 def ensure_userstatus_exists(user: AbstractBaseUser) -> UserStatus:
@@ -101,28 +103,58 @@ def renew_connections(user_keys: Collection[Any], *, process: str) -> None:
 
     A status that somebody deleted meanwhile is there again, by a second statement.
     """
-    entry = f"jsonb_build_object(%(process)s::text, {NOW} + %(ttl)s)"
-    until = "clock_timestamp() + make_interval(secs => %(ttl)s)"
     values: dict[str, Any] = {"process": process, "ttl": messaging_settings.PRESENCE_TTL, "users": list(user_keys)}
     with connections[TENANT_DATABASE].cursor() as cursor:
-        cursor.execute(
-            f"UPDATE {TABLE} SET is_online = true, last_seen = clock_timestamp(),"
-            f" connections = {OTHERS} || {entry}, online_until = {until}"
-            # Locked in one order: two processes that renew the same users must not wait for each other.
-            f" WHERE id IN (SELECT id FROM {TABLE} WHERE user_id = ANY(%(users)s::{user_key_type()}[])"
-            " ORDER BY id FOR UPDATE)",
-            values,
-        )
+        cursor.execute(_renewal(TABLE, "users"), values)
         if cursor.rowcount < len(user_keys):
-            lost = {"is_online": "true", "last_seen": "clock_timestamp()", "connections": entry, "online_until": until}
+            lost = {"is_online": "true", "last_seen": "clock_timestamp()", "connections": ENTRY, "online_until": UNTIL}
             cursor.execute(_insertion(lost), values)
+
+
+def renew_connections_of(users: Mapping[str, Collection[Any]], *, process: str) -> set[str]:
+    """Keep a process's connected users online in many tenants, whose keys are given by schema; one statement for all.
+
+    It waits for no row. Returns the schemas of the tenants in which that wasn't all there was to do, as a status is
+    locked or lost, or somebody's process stopped renewing: call :func:`renew_connections` and
+    :func:`expire_connections` there.
+    """
+    names = list(users)
+    values: dict[str, Any] = {"process": process, "ttl": messaging_settings.PRESENCE_TTL}
+    values |= {f"users_{number}": list(keys) for number, keys in enumerate(users.values())}
+    tables = [f"{connections[TENANT_DATABASE].ops.quote_name(name)}.{TABLE}" for name in names]
+    renewed = ", ".join(
+        # Passing over what is locked, tenants in whatever order can't make two processes wait for each other.
+        f"renewed_{number} AS ({_renewal(table, f'users_{number}', 'SKIP LOCKED')} RETURNING 1)"
+        for number, table in enumerate(tables)
+    )
+    unfinished = " UNION ALL ".join(
+        f"SELECT {number} WHERE (SELECT count(*) FROM renewed_{number}) < {len(keys)} OR EXISTS ({_expired(table)})"
+        for number, (table, keys) in enumerate(zip(tables, users.values(), strict=True))
+    )
+    with connections[TENANT_DATABASE].cursor() as cursor:
+        cursor.execute(f"WITH {renewed} {unfinished}", values)
+        return {names[number] for (number,) in cursor.fetchall()}
+
+
+def _renewal(table: str, users: str, locked: str = "") -> str:
+    """Return the statement that renews the users of a parameter, and what it does about rows that are locked."""
+    return (
+        f"UPDATE {table} SET is_online = true, last_seen = clock_timestamp(),"
+        f" connections = {OTHERS} || {ENTRY}, online_until = {UNTIL}"
+        # Locked in one order: two processes that renew the same users must not wait for each other.
+        f" WHERE id IN (SELECT id FROM {table} WHERE user_id = ANY(%({users})s::{user_key_type()}[])"
+        f" ORDER BY id FOR UPDATE {locked})"
+    )
+
+
+def _expired(table: str) -> str:
+    return f"SELECT FROM {table} WHERE is_online AND online_until < statement_timestamp()"
 
 
 def expire_connections() -> None:
     """Take those offline whose processes stopped renewing them; one query when there is nobody."""
-    # Written out, as every process asks it of every tenant all the time.
     with connections[TENANT_DATABASE].cursor() as cursor:
-        cursor.execute(f"SELECT EXISTS (SELECT FROM {TABLE} WHERE is_online AND online_until < statement_timestamp())")
+        cursor.execute(f"SELECT EXISTS ({_expired(TABLE)})")
         if cursor.fetchone() == (False,):
             return
     expired = UserStatus.objects.filter(is_online=True, online_until__lt=Now())

@@ -16,6 +16,7 @@ from ..exceptions import MessagingError, TenantNotReady
 from ..tenancy import forget_readiness, handshake_request, run_in_tenant, session_hash
 from .close_codes import CloseCode
 from .handshake import find_tenants, live_sessions, standing_lost
+from .together import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -73,13 +74,16 @@ class AccessKeeper:
         self.user_changed("", "")
 
     async def run_forever(self) -> None:
-        """Look at each tenant's sockets once in ``ACCESS_RECHECK_INTERVAL``."""
+        """Look at each tenant's sockets once in ``ACCESS_RECHECK_INTERVAL``.
+
+        A connection that doesn't answer keeps up nobody for more than ``PATIENCE`` seconds.
+        """
         part = 0
         while True:
             await asyncio.sleep(messaging_settings.ACCESS_RECHECK_INTERVAL / PARTS)
             part = (part + 1) % PARTS
             for schema_name, due in self._due(part).items():
-                await self._recheck(schema_name, due)
+                await self._hub.begun(self._recheck(schema_name, due), PATIENCE)
 
     def _due(self, part: int) -> dict[str, list[Socket]]:
         """Return by tenant the sockets to look at now: those of a small tenant together, as one costs what few do.

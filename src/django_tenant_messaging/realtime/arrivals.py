@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 class Arrivals:
     """The handshakes of a process."""
 
-    def __init__(self, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    def __init__(self, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
         self._tenants: Batches[HttpRequest, Tenant | CloseCode] = Batches(spawn, find_tenants)
         self._standings: Batches[HttpRequest, Standing | None] = Batches(spawn, identify_together)
 

@@ -37,7 +37,7 @@ class Batches(Generic[Item, Answer]):
 
     def __init__(
         self,
-        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
         work: Callable[[str, Sequence[Item]], Sequence[Answer]],
     ) -> None:
         self._spawn = spawn

@@ -12,7 +12,7 @@ from .close_codes import CloseCode
 from .hints import hint_of, skip_to
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from django.contrib.auth.models import AbstractBaseUser
 
@@ -33,7 +33,7 @@ class CatchUp:
         self._running: set[Socket] = set()
         self._on_return = on_return
 
-    def start(self, socket: Socket, spawn: Callable[[Any], None]) -> None:
+    def start(self, socket: Socket, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
         """See to it that a socket's rooms are being caught up."""
         if socket not in self._running:
             self._running.add(socket)

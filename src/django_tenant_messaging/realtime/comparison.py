@@ -7,37 +7,23 @@ import logging
 import time
 from collections import Counter, defaultdict
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from django.db import OperationalError, connections, transaction
+from typing import TYPE_CHECKING, Any
 
 from ..conf import messaging_settings
 from ..exceptions import MessagingError, TenantNotReady, Unavailable
 from ..selectors import read_heads, read_joins
-from ..tenancy import TENANT_DATABASE, public_schema, require_all_ready, run_in_tenant
+from ..tenancy import public_schema, run_in_tenant
+from .together import MAX_TENANTS, PATIENCE, ask_planned, ask_together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from .hub import Hub
 
-T = TypeVar("T")
-
 logger = logging.getLogger(__name__)
 
-MAX_TENANTS = 50
-"""Most tenants of one statement. Each costs more in one of hundreds, and all are planned again when one comes."""
-PLANNING = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "max_parallel_workers_per_gather": "0"}
-"""What keeps the statements cheap: one plan, good for tables of any size, without starting processes to share it."""
-LOCK_TIMEOUT = "250ms"
-"""How long the statement for several tenants waits for the tables of one, before each is asked by itself."""
-PATIENCE = 2.0
-"""Seconds after which a statement that isn't answered is left to itself, and the next one asked on another connection:
-a backend that hangs, or a connection whose other end is gone, must not keep everybody from learning what was lost."""
 MOST_UNDER_WAY = 2
 """Most unanswered statements of a group: a database that is slow everywhere isn't asked more and more."""
-LOCKED_OR_SLOW = {"55P03", "57014"}
-"""What PostgreSQL says of a statement that was ended for its timeout: it may be one tenant's fault."""
 
 
 class Comparison:
@@ -88,25 +74,20 @@ class Comparison:
         is_in_time = True
         for number, group in self._grouped(asked):
             if self._under_way[number] < MOST_UNDER_WAY:
-                answered = asyncio.Event()
-                self._hub.spawn(self._compare_group(number, {name: asked[name] for name in group}, answered))
-                try:
-                    async with asyncio.timeout(PATIENCE):
-                        await answered.wait()
+                if await self._hub.begun(self._compare_group(number, {name: asked[name] for name in group}), PATIENCE):
                     continue
-                except TimeoutError:
-                    logger.warning("Comparing %s tenants with the database takes long; it is asked again.", len(group))
+                logger.warning("Comparing %s tenants with the database takes long; it is asked again.", len(group))
             is_in_time = False
         return is_in_time
 
-    async def _compare_group(self, number: int, some: dict[str, list[int]], answered: asyncio.Event) -> None:
+    async def _compare_group(self, number: int, some: dict[str, list[int]]) -> None:
         """Compare the tenants of a group. However late the answer is, it is acted on: heads only grow."""
         self._under_way[number] += 1
         try:
             read = partial(read_heads, kept_as=f"tenant_messaging_heads_{number}")
-            heads = await run_in_tenant(public_schema(), _read_together, read, some)
+            heads = await run_in_tenant(public_schema(), ask_together, read, some)
             joined = self._users_of({schema_name for schema_name, found in heads.items() if found.has_joins})
-            joins = await run_in_tenant(public_schema(), _read_together, read_joins, joined) if joined else {}
+            joins = await run_in_tenant(public_schema(), ask_together, read_joins, joined) if joined else {}
         except Unavailable as error:
             logger.warning("Comparing %s tenants with the database failed: %s", len(some), error)
         except Exception as error:  # noqa: BLE001 - each is told its own below
@@ -120,7 +101,6 @@ class Comparison:
                 self._hub.follow(schema_name, found.seqs, joins.get(schema_name, ()))
         finally:
             self._under_way[number] -= 1
-            answered.set()
 
     def _grouped(self, schema_names: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
         """Yield numbered groups of the tenants that change no more than they must: a changed one is planned anew."""
@@ -147,9 +127,9 @@ class Comparison:
     async def _compare_alone(self, schema_name: str, room_ids: list[int]) -> None:
         try:
             read = partial(read_heads, kept_as="tenant_messaging_heads")
-            heads = (await run_in_tenant(schema_name, _read, read, {schema_name: room_ids}))[schema_name]
+            heads = (await run_in_tenant(schema_name, ask_planned, read, {schema_name: room_ids}))[schema_name]
             joined = self._users_of({schema_name} if heads.has_joins else ())
-            joins = await run_in_tenant(schema_name, _read, read_joins, joined) if joined else {}
+            joins = await run_in_tenant(schema_name, ask_planned, read_joins, joined) if joined else {}
         except TenantNotReady as error:
             self._hub.close_tenant(schema_name, error.readiness)
         except MessagingError as error:
@@ -160,26 +140,3 @@ class Comparison:
             self._hub.follow(schema_name, heads.seqs, joins.get(schema_name, ()))
         finally:
             self._alone.discard(schema_name)
-
-
-def _read_together(read: Callable[[dict[str, Any]], T], asked: dict[str, Any]) -> T:
-    require_all_ready(asked)
-    try:
-        return _read(read, asked, lock_timeout=LOCK_TIMEOUT)
-    except OperationalError as error:
-        if getattr(error.__cause__, "sqlstate", None) in LOCKED_OR_SLOW:
-            raise _OneKeepsWaiting from error
-        raise
-
-
-def _read(read: Callable[[dict[str, Any]], T], asked: dict[str, Any], **limits: str) -> T:
-    settings = {**PLANNING, **limits}
-    with transaction.atomic(using=TENANT_DATABASE):
-        with connections[TENANT_DATABASE].cursor() as cursor:
-            calls = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in settings.items())
-            cursor.execute(f"SELECT {calls}")
-        return read(asked)
-
-
-class _OneKeepsWaiting(Exception):
-    """A tenant of several can't be asked in time."""

@@ -30,7 +30,7 @@ from .presence import PresenceKeeper
 from .sending import Sends
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Coroutine, Iterable, Iterator, Mapping
 
     from ..types import Readiness, RoomPosition, UserRef
     from .socket import Socket
@@ -143,11 +143,20 @@ class Hub:
             self._is_running = False
             Hub.running -= 1
 
-    def spawn(self, work: Any) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine in the background, as long as the hub runs."""
         task = self.loop.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        return task
+
+    async def begun(self, work: Coroutine[Any, Any, None], patience: float) -> bool:
+        """Run a coroutine in the background; wait for its end, but not for more than so many seconds.
+
+        Says whether it has ended. What it raises is asyncio's to report, like that of any other task.
+        """
+        ended, _pending = await asyncio.wait({self.spawn(work)}, timeout=patience)
+        return bool(ended)
 
     # Sockets
 

@@ -9,10 +9,11 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..actions import expire_connections, renew_connections, store_connections
+from ..actions import expire_connections, renew_connections, renew_connections_of, store_connections
 from ..conf import messaging_settings
-from ..exceptions import MessagingError
-from ..tenancy import run_in_tenant
+from ..exceptions import MessagingError, Unavailable
+from ..tenancy import public_schema, run_in_tenant
+from .together import MAX_TENANTS, PATIENCE, ask_together
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -102,7 +103,10 @@ class PresenceKeeper:
         return True
 
     async def renew_forever(self) -> None:
-        """Keep the connected online, one statement for each tenant, and take those offline whose process died."""
+        """Keep the connected online, one statement for many tenants, and take those offline whose process died.
+
+        A connection that doesn't answer keeps up nobody for more than ``PATIENCE`` seconds.
+        """
         while True:
             await asyncio.sleep(messaging_settings.PRESENCE_TTL * 0.4)
             for (schema_name, user_id), sockets in self._hub.sockets.items():
@@ -112,15 +116,34 @@ class PresenceKeeper:
             users: defaultdict[str, list[Any]] = defaultdict(list)
             for (schema_name, _user_id), user in self._online.items():
                 users[schema_name].append(user.pk)
-            for schema_name, keys in users.items():
-                try:
-                    await run_in_tenant(schema_name, _renew, keys, self._hub.process)
-                except MessagingError as error:
-                    logger.warning("[%s] Online statuses couldn't be renewed: %s", schema_name, error)
-                except Exception:
-                    logger.exception("[%s] Online statuses couldn't be renewed.", schema_name)
+            names = list(users)
+            for start in range(0, len(names), MAX_TENANTS):
+                some = {name: users[name] for name in names[start : start + MAX_TENANTS]}
+                await self._hub.begun(self._renew(some), PATIENCE)
+
+    async def _renew(self, users: dict[str, list[Any]]) -> None:
+        """Renew tenants in one statement, and by themselves those in which that doesn't do."""
+        renew = partial(renew_connections_of, process=self._hub.process)
+        try:
+            alone = await run_in_tenant(public_schema(), ask_together, renew, users)
+        except Unavailable as error:
+            logger.warning("Who is online in %s tenants couldn't be renewed: %s", len(users), error)
+            return
+        except Exception as error:  # noqa: BLE001 - each is told its own below
+            logger.debug("Renewing who is online in %s tenants together failed: %r", len(users), error)
+            alone = set(users)
+        for schema_name in alone:
+            await self._hub.begun(self._renew_alone(schema_name, users[schema_name]), PATIENCE)
+
+    async def _renew_alone(self, schema_name: str, keys: list[Any]) -> None:
+        try:
+            await run_in_tenant(schema_name, _renew_and_expire, keys, self._hub.process)
+        except MessagingError as error:
+            logger.warning("[%s] Online statuses couldn't be renewed: %s", schema_name, error)
+        except Exception:
+            logger.exception("[%s] Online statuses couldn't be renewed.", schema_name)
 
 
-def _renew(user_keys: Collection[Any], process: str) -> None:
+def _renew_and_expire(user_keys: Collection[Any], process: str) -> None:
     renew_connections(user_keys, process=process)
     expire_connections()

@@ -50,7 +50,7 @@ class Sends:
     """The sends of a process: a lane for each tenant that has any on their way."""
 
     def __init__(
-        self, spawn: Callable[[Coroutine[Any, Any, None]], None], publish: Callable[[list[Hint]], None]
+        self, spawn: Callable[[Coroutine[Any, Any, None]], object], publish: Callable[[list[Hint]], None]
     ) -> None:
         self._spawn = spawn
         self._publish = publish
@@ -97,7 +97,7 @@ class Lane:
     def __init__(
         self,
         schema_name: str,
-        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
         publish: Callable[[list[Hint]], None],
         on_end: Callable[[], None],
     ) -> None:
