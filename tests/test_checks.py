@@ -239,7 +239,8 @@ def test_e006_users_of_some_tenant_types_only() -> None:
     with override_settings(HAS_MULTI_TYPE_TENANTS=True, TENANT_TYPES=types):
         assert [identifier for identifier, *_ in found()] == ["E006"]
         assert not may_use_tenant(User(username="anybody", is_active=True), "acme")
-        types["shared users"]["APPS"] = []
+    types["shared users"]["APPS"] = []
+    with override_settings(HAS_MULTI_TYPE_TENANTS=True, TENANT_TYPES=types):
         assert found() == []
 
 

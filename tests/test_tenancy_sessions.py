@@ -167,7 +167,8 @@ def test_users_app_may_be_named_by_its_config() -> None:
     types = {"public": {"APPS": ["django.contrib.auth"]}, "firm": {"APPS": ["django_tenant_messaging"]}}
     with override_settings(HAS_MULTI_TYPE_TENANTS=True, TENANT_TYPES=types):
         assert users_are_shared()
-        types["firm"]["APPS"].append("django.contrib.auth")
+    types["firm"]["APPS"].append("django.contrib.auth")
+    with override_settings(HAS_MULTI_TYPE_TENANTS=True, TENANT_TYPES=types):
         assert not users_are_shared()
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 from django.conf import settings
+from django.core.signals import setting_changed
+from django.dispatch import receiver
 from django_tenants.utils import (
     get_public_schema_name,
     get_tenant_database_alias,
@@ -23,12 +26,19 @@ TENANT_DATABASE = get_tenant_database_alias()
 """Alias of the database that holds the tenants' schemas."""
 
 
+@lru_cache(maxsize=1)
 def users_are_shared() -> bool:
     """Say whether tenants with messages, all or those of some type, have no table of users in their own schema."""
+    # Kept, as it is asked of everybody who connects, and of everybody connected again and again.
     from django.contrib.auth import get_user_model
 
     app = get_user_model()._meta.app_config
     return any(serves_messages(kind) and not is_among(app, apps_of_kind(kind)) for kind in tenant_kinds())
+
+
+@receiver(setting_changed)
+def _forget_whose_users(**_kwargs: Any) -> None:
+    users_are_shared.cache_clear()
 
 
 def sessions_are_per_tenant() -> bool:

@@ -74,8 +74,8 @@ def origin_allowed(request: HttpRequest, tenant: Tenant) -> bool:
     A browser always sends ``Origin`` with a WebSocket handshake. Scheme and port have to be those of the request,
     or the scheme's default port. A missing, repeated or unreadable origin is foreign.
     """
-    # A repeated header arrives joined by commas, which no origin contains.
-    origin = request.headers.get("origin", "").strip().lower()
+    # A repeated header arrives joined by commas, which no origin contains. `request.headers` would copy all of them.
+    origin = request.META.get("HTTP_ORIGIN", "").strip().lower()
     if origin in {allowed.lower().rstrip("/") for allowed in messaging_settings.ALLOWED_ORIGINS}:
         return True
     # Read like a Host header: what isn't a plain scheme, name and port is no origin.
