@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections import Counter
 from functools import partial
@@ -371,6 +372,28 @@ async def test_a_hub_stops_once_and_leaves_nothing(
     await bob.task
     assert asyncio.all_tasks() - before <= {asyncio.current_task()}
     assert (dict(stopping.sockets), stopping.schemas()) == ({}, [])
+
+
+async def test_a_hub_whose_stop_is_broken_off_leaves_the_collector_alone(
+    acme: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, stopping, hangs = gc.callbacks.copy(), Hub(), asyncio.Event()
+    stopping.start()
+    assert gc.callbacks != before
+
+    async def hang(_patience: float) -> None:
+        hangs.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(stopping.sends, "finished", hang)
+    task = asyncio.create_task(stopping.stop())
+    await hangs.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert gc.callbacks == before
+    stopping.garbage.stop()
+    for left in [*stopping._background, *stopping.link._tasks]:
+        left.cancel()
 
 
 async def test_a_hub_that_stops_leaves_the_loops_own_alone(acme: Tenant, peers: Peers, other_process: Hub) -> None:

@@ -34,8 +34,9 @@ class GarbageKeeper:
         gc.callbacks.append(self._observe)
 
     def stop(self) -> None:
-        """Leave them alone, with nothing put aside."""
-        gc.callbacks.remove(self._observe)
+        """Leave them alone, with nothing put aside. A second time does nothing."""
+        if self._observe in gc.callbacks:
+            gc.callbacks.remove(self._observe)
         self._take_back()
 
     def connection_ended(self) -> None:

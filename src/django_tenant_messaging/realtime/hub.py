@@ -122,18 +122,20 @@ class Hub:
             return
         self.retire()
         self.is_draining = True
-        await self.sends.finished(STOP_PATIENCE)
-        for sockets in list(self.sockets.values()):
-            for socket in list(sockets):
-                socket.close(CloseCode.RESTART)
-                self.leave(socket)
-        await self.presence.settled(STOP_PATIENCE)
-        for task in list(self._background):
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
-        await self.link.stop()
-        # Not sooner: looking through all connections again would hold up those that are being closed.
-        self.garbage.stop()
+        try:
+            await self.sends.finished(STOP_PATIENCE)
+            for sockets in list(self.sockets.values()):
+                for socket in list(sockets):
+                    socket.close(CloseCode.RESTART)
+                    self.leave(socket)
+            await self.presence.settled(STOP_PATIENCE)
+            for task in list(self._background):
+                task.cancel()
+            await asyncio.gather(*self._background, return_exceptions=True)
+            await self.link.stop()
+        finally:
+            # Not sooner: looking through all connections again would hold up those that are being closed.
+            self.garbage.stop()
         if _hubs.get(self.loop) is self:
             del _hubs[self.loop]
 
