@@ -91,7 +91,9 @@ def _count_out(user_keys: list[Any], *, process: str) -> list[Any]:
         cursor.execute(
             f"UPDATE {TABLE} SET connections = {OTHERS}, is_online = {OTHERS} <> '{{}}'::jsonb,"
             f" last_seen = clock_timestamp() WHERE id IN (SELECT id FROM {TABLE}"
-            f" WHERE user_id = ANY(%(users)s::{user_key_type()}[]) AND is_online ORDER BY id FOR UPDATE)"
+            # Not by the index of those who are online: there are many, and it may be believed that they are few.
+            f" WHERE user_id = ANY(%(users)s::{user_key_type()}[]) AND coalesce(is_online, false)"
+            " ORDER BY id FOR UPDATE)"
             " RETURNING user_id, is_online",
             {"process": process, "users": user_keys},
         )
