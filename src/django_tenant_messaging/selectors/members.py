@@ -64,8 +64,8 @@ def online_contacts_of(users: Sequence[AbstractBaseUser]) -> list[list[UserRef]]
 @lru_cache(maxsize=1)
 def _online_contacts() -> str:
     # Written out, as every connection asks: building the query took longer than running it. Each one's status is looked
-    # up by itself: joined, all who are online would be read by their index wherever the planner believes them to be few,
-    # as its statistics of last night say.
+    # up by itself: joined, all who are online would be read by their index wherever the planner believes them to be
+    # few, as its statistics of last night say.
     options: Any = get_user_model()._meta
     member, status = Membership._meta.db_table, UserStatus._meta.db_table
     key, name = options.pk.column, options.get_field(username_field()).column
