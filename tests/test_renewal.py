@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from django.contrib.auth import get_user_model
 from django.db import OperationalError
+from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
 from django_tenant_messaging import actions
@@ -84,6 +85,22 @@ class TestTheStatement:
         assert online_until(acme, "bob") == acme_bob
         assert online_until(globex, "alice") == globex_alice
         assert online_until(globex, "bob") > globex_bob  # type: ignore[operator]
+
+    def test_its_text_does_not_differ_with_who_is_online(
+        self, acme: Tenant, globex: Tenant, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The driver keeps the last texts: as many as differ would seem to leak."""
+        texts: list[str] = []
+        execute = CursorWrapper.execute
+        monkeypatch.setattr(
+            CursorWrapper, "execute", lambda self, sql, params=None: (texts.append(sql), execute(self, sql, params))[1]
+        )
+        for names in (["alice"], ["alice", "bob"]):
+            with activated(public_schema()):
+                actions.renew_connections_of(
+                    {tenant.schema_name: keys(tenant, *names) for tenant in (acme, globex)}, process="here"
+                )
+        assert len({text for text in texts if text.startswith("WITH")}) == 1
 
     def test_other_processes_count_as_long_as_they_renew(self, acme: Tenant) -> None:
         assert renew({"acme": keys(acme, "alice")}, process="third") == set()

@@ -122,7 +122,9 @@ def renew_connections_of(users: Mapping[str, Collection[Any]], *, process: str) 
     """
     names = list(users)
     values: dict[str, Any] = {"process": process, "ttl": messaging_settings.PRESENCE_TTL}
+    # Their numbers too: psycopg keeps the last 128 texts, so they shouldn't differ with each who comes or goes.
     values |= {f"users_{number}": list(keys) for number, keys in enumerate(users.values())}
+    values |= {f"number_{number}": len(keys) for number, keys in enumerate(users.values())}
     tables = [f"{connections[TENANT_DATABASE].ops.quote_name(name)}.{TABLE}" for name in names]
     renewed = ", ".join(
         # Passing over what is locked, tenants in whatever order can't make two processes wait for each other.
@@ -130,8 +132,9 @@ def renew_connections_of(users: Mapping[str, Collection[Any]], *, process: str) 
         for number, table in enumerate(tables)
     )
     unfinished = " UNION ALL ".join(
-        f"SELECT {number} WHERE (SELECT count(*) FROM renewed_{number}) < {len(keys)} OR EXISTS ({_expired(table)})"
-        for number, (table, keys) in enumerate(zip(tables, users.values(), strict=True))
+        f"SELECT {number} WHERE (SELECT count(*) FROM renewed_{number}) < %(number_{number})s"
+        f" OR EXISTS ({_expired(table)})"
+        for number, table in enumerate(tables)
     )
     with connections[TENANT_DATABASE].cursor() as cursor:
         cursor.execute(f"WITH {renewed} {unfinished}", values)

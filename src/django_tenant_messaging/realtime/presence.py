@@ -116,7 +116,7 @@ class PresenceKeeper:
             users: defaultdict[str, list[Any]] = defaultdict(list)
             for (schema_name, _user_id), user in self._online.items():
                 users[schema_name].append(user.pk)
-            names = list(users)
+            names = sorted(users)
             for start in range(0, len(names), MAX_TENANTS):
                 some = {name: users[name] for name in names[start : start + MAX_TENANTS]}
                 await self._hub.begun(self._renew(some), PATIENCE)
