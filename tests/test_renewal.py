@@ -92,9 +92,12 @@ class TestTheStatement:
         """The driver keeps the last texts: as many as differ would seem to leak."""
         texts: list[str] = []
         execute = CursorWrapper.execute
-        monkeypatch.setattr(
-            CursorWrapper, "execute", lambda self, sql, params=None: (texts.append(sql), execute(self, sql, params))[1]
-        )
+
+        def noting(self: CursorWrapper, sql: str, params: Any = None) -> Any:
+            texts.append(sql)
+            return execute(self, sql, params)
+
+        monkeypatch.setattr(CursorWrapper, "execute", noting)
         for names in (["alice"], ["alice", "bob"]):
             with activated(public_schema()):
                 actions.renew_connections_of(
