@@ -37,7 +37,11 @@ the process's own contains besides what both keep for later, and is noted."""
 
 @dataclass(slots=True)
 class Soak:
-    """Watches each worker's memory while clients come and go."""
+    """Watches the workers' memory while clients come and go.
+
+    What all of them hold together is judged: a client that comes back may do so to another worker, and takes its memory
+    along.
+    """
 
     samples: dict[tuple[int, str], list[Sample]] = field(default_factory=dict)
     """By process id, and by what was counted."""
@@ -63,9 +67,23 @@ class Soak:
                     client.drop()
             await sleep_until(min(sampled, dropped))
 
+    def held(self) -> dict[str, list[Sample]]:
+        """What all workers together have of each that may not grow."""
+        return {
+            what: [
+                (of_workers[0][0], sum(number for _at, number in of_workers))
+                for of_workers in zip(
+                    *(found for (_pid, one), found in self.samples.items() if one == what), strict=True
+                )
+            ]
+            for what in HELD
+        }
+
     def notes(self) -> dict[str, float]:
         """By how many percent an hour each grows after the warm-up, and what the operating system counts, in MiB."""
-        notes = {f"{what} of {pid}, % per hour": percent_per_hour(found) for (pid, what), found in self.samples.items()}
+        notes = {f"{what} of all, % per hour": percent_per_hour(found) for what, found in self.held().items()}
+        for (pid, what), found in self.samples.items():
+            notes[f"{what} of {pid}, % per hour"] = percent_per_hour(found)
         for (pid, what), found in self.samples.items():
             if what == "memory":
                 for at, number in found[:: max(1, len(found) // 6)]:
@@ -81,9 +99,9 @@ def percent_per_hour(samples: list[Sample]) -> float:
 
 
 def check_growth(soak: Soak, findings: Findings) -> None:
-    """Find workers that hold more and more."""
-    for (pid, what), samples in soak.samples.items():
+    """Find that the workers hold more and more."""
+    for what, samples in soak.held().items():
         growth = percent_per_hour(samples)
-        if what in HELD and growth > ALLOWED_PERCENT_PER_HOUR:
+        if growth > ALLOWED_PERCENT_PER_HOUR:
             first, last = samples[0][1], samples[-1][1]
-            findings.add("memory_grows", f"worker {pid}, {what}: {growth:.2f} % an hour, {first:,} to {last:,}")
+            findings.add("memory_grows", f"{what}: {growth:.2f} % an hour, {first:,} to {last:,}")
