@@ -14,7 +14,7 @@ from ..events import PresenceChanged, emit_on_commit
 from ..exceptions import NotFound
 from ..models import UserStatus
 from ..selectors import quiet_room_ids, user_key_type, user_ref
-from ..tenancy import TENANT_DATABASE, current_schema
+from ..tenancy import TENANT_DATABASE, current_schema, table_in
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -125,7 +125,7 @@ def renew_connections_of(users: Mapping[str, Collection[Any]], *, process: str) 
     # Their numbers too: psycopg keeps the last 128 texts, so they shouldn't differ with each who comes or goes.
     values |= {f"users_{number}": list(keys) for number, keys in enumerate(users.values())}
     values |= {f"number_{number}": len(keys) for number, keys in enumerate(users.values())}
-    tables = [f"{connections[TENANT_DATABASE].ops.quote_name(name)}.{TABLE}" for name in names]
+    tables = [table_in(name, UserStatus) for name in names]
     renewed = ", ".join(
         # Passing over what is locked, tenants in whatever order can't make two processes wait for each other.
         f"renewed_{number} AS ({_renewal(table, f'users_{number}', 'SKIP LOCKED')} RETURNING 1)"

@@ -10,7 +10,7 @@ from django.contrib.auth import get_user_model
 from django.db import connections
 
 from ..models import Membership, RoomCounter
-from ..tenancy import TENANT_DATABASE
+from ..tenancy import TENANT_DATABASE, table_in
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -54,7 +54,7 @@ def read_joins(users: Mapping[str, Collection[Any]]) -> dict[str, set[tuple[str,
     connection = connections[TENANT_DATABASE]
     key_type = get_user_model()._meta.pk.rel_db_type(connection)
     parts = [
-        f"SELECT {number}, user_id::text, room_id FROM {_table(schema_name, Membership)}"
+        f"SELECT {number}, user_id::text, room_id FROM {table_in(schema_name, Membership)}"
         f" WHERE {RECENTLY} AND user_id = ANY(%s::{key_type}[]) AND left_seq IS NULL"
         for number, schema_name in enumerate(users)
     ]
@@ -69,15 +69,11 @@ def read_joins(users: Mapping[str, Collection[Any]]) -> dict[str, set[tuple[str,
 def _heads_of(schema_names: Collection[str]) -> str:
     # The first row of those who joined of late says enough, and needs no user's id.
     return " UNION ALL ".join(
-        f"SELECT {number}, room_id, last_seq FROM {_table(schema_name, RoomCounter)}"
+        f"SELECT {number}, room_id, last_seq FROM {table_in(schema_name, RoomCounter)}"
         f" WHERE room_id = ANY($1[{number}]::bigint[])"
-        f" UNION ALL (SELECT {number}, NULL, NULL FROM {_table(schema_name, Membership)} WHERE {RECENTLY} LIMIT 1)"
+        f" UNION ALL (SELECT {number}, NULL, NULL FROM {table_in(schema_name, Membership)} WHERE {RECENTLY} LIMIT 1)"
         for number, schema_name in enumerate(schema_names, 1)
     )
-
-
-def _table(schema_name: str, model: Any) -> str:
-    return f"{connections[TENANT_DATABASE].ops.quote_name(schema_name)}.{model._meta.db_table}"
 
 
 def _keep(cursor: Any, name: str, text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .context import activated, current_schema, is_public_schema, public_schema
-from .database import TENANT_DATABASE, app_is_shared, app_is_tenants, users_are_shared
+from .database import TENANT_DATABASE, app_is_shared, app_is_tenants, table_in, users_are_shared
 from .executor import close_executor, run_in_tenant
 from .gate import (
     connect_creation,
@@ -47,5 +47,6 @@ __all__ = [
     "schema_unready",
     "session_belongs_here",
     "session_hash",
+    "table_in",
     "users_are_shared",
 ]
