@@ -68,16 +68,14 @@ class Soak:
             await sleep_until(min(sampled, dropped))
 
     def held(self) -> dict[str, list[Sample]]:
-        """What all workers together have of each that may not grow."""
-        return {
-            what: [
-                (of_workers[0][0], sum(number for _at, number in of_workers))
-                for of_workers in zip(
-                    *(found for (_pid, one), found in self.samples.items() if one == what), strict=True
-                )
-            ]
-            for what in HELD
-        }
+        """What all workers together have of each that may not grow; nothing when nothing was watched."""
+        found: dict[str, list[Sample]] = {}
+        for what in HELD:
+            of_each = [samples for (_pid, one), samples in self.samples.items() if one == what]
+            if of_each:
+                rounds = zip(*of_each, strict=True)
+                found[what] = [(workers[0][0], sum(number for _at, number in workers)) for workers in rounds]
+        return found
 
     def notes(self) -> dict[str, float]:
         """By how many percent an hour each grows after the warm-up, and what the operating system counts, in MiB."""

@@ -53,3 +53,9 @@ def test_each_worker_is_told_of_too() -> None:
     notes = workers(allocated=[-2.0, 3.0]).notes()
     told = [notes[f"allocated of {who}, % per hour"] for who in ("all", 7, 8)]
     assert told == pytest.approx([0.5, -2.0, 3.0], abs=0.1)
+
+
+def test_a_run_in_which_nothing_was_watched_has_no_growth() -> None:
+    findings = Findings()
+    check_growth(Soak(), findings)
+    assert (findings.counts, Soak().notes()) == ({}, {})
