@@ -136,7 +136,7 @@ class Client:
             catch_up=course.hub.catch_up,
             on_end=lambda: None,
         )
-        self.commands = Commands(self.socket, course.hub.sends, course.hub.following)
+        self.commands = Commands(self.socket, course.hub)
 
     async def take(self, event: Any) -> None:
         if self.turns is not None:

@@ -12,6 +12,7 @@ import psycopg
 from django_tenant_messaging.actions import Draft
 from django_tenant_messaging.models import Message
 from django_tenant_messaging.realtime.sending import Sends
+from django_tenant_messaging.realtime.turns import Turns
 from django_tenant_messaging.types import SentMessage
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Sender:
         self.tenant = tenant
         self.tasks: set[asyncio.Task[None]] = set()
         self.published: list[Hint] = []
+        self.turns = Turns()
         self.sends = self.new_sends()
         self.answers: list[tuple[str, Any]] = []
         self._changed = asyncio.Event()
@@ -40,7 +42,7 @@ class Sender:
 
     def new_sends(self) -> Sends:
         """As a hub makes them when it starts."""
-        return Sends(self._spawn, self.published.extend)
+        return Sends(self._spawn, self.published.extend, self.turns)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

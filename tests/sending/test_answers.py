@@ -209,7 +209,7 @@ class TestTheAnswer:
         def fail(_hints: list[Hint]) -> None:
             raise LookupError("a broken feed")
 
-        sender.sends = Sends(sender._spawn, fail)
+        sender.sends = Sends(sender._spawn, fail, sender.turns)
         sender.send("hello")
         assert seqs(await sender.answered(1)) == [1]
         assert "a broken feed" in caplog.text

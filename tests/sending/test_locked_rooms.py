@@ -64,6 +64,36 @@ class TestLockedRows:
         assert seqs(await sender.answered(1)) == [1]
         await sender.finished()
 
+    async def test_a_room_whose_turn_does_not_come(
+        self, sender: Sender, settings: Any, hold: Hold, statements: list[Any]
+    ) -> None:
+        """As when others change it all the time."""
+        settings.TENANT_MESSAGING = {"LOCK_TIMEOUT": 0.2}
+        await hold.rows(RoomCounter, f"room_id = {ROOM}")
+        async with sender.turns.of_room("acme", ROOM):
+            for number in range(3):
+                sender.send(f"{number}")
+            assert {type(answer) for answer in await sender.answered(3)} == {Unavailable}
+        assert len(statements) == 1
+        await hold.end()
+        sender.send("again")
+        assert seqs((await sender.answered(4))[3:]) == [1]
+        await sender.finished()
+
+    async def test_a_server_that_stops_answers_who_waits_for_a_turn(self, sender: Sender, hold: Hold) -> None:
+        await hold.rows(RoomCounter, f"room_id = {ROOM}")
+        async with sender.turns.of_room("acme", ROOM):
+            sender.send("too late")
+            turn = sender.turns._rooms["acme", ROOM]
+            async with asyncio.timeout(PATIENCE):
+                while not turn._waiters:  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.01)
+            for task in list(sender.tasks):
+                task.cancel()
+            (answer,) = await sender.answered(1)
+        assert isinstance(answer, Unavailable)
+        assert sender.sends.is_idle
+
     async def test_more_locked_rooms_than_may_wait(self, sender: Sender, rooms: list[int], hold: Hold) -> None:
         await hold.rows(RoomCounter, "room_id < 9")
         for room in rooms:

@@ -108,7 +108,7 @@ class _Connection:
         self._hub = hub
         self._asked_at = asked_at
         self._socket = socket(catch_up=hub.catch_up, on_end=self._end_reading)
-        self._commands = Commands(self._socket, hub.sends, hub.following)
+        self._commands = Commands(self._socket, hub)
         self._allowance = Allowance(hub.limiter, self._socket)
         self._task = asyncio.current_task()
         self._is_receiving = False

@@ -22,10 +22,35 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from .socket import Socket
+    from .turns import Turns
 
 
-async def carry_out_change(socket: Socket, frame: Edit | Delete | Revisions | Rename) -> BaseModel:
-    """Carry out a frame and return its reply."""
+async def read_revisions(socket: Socket, frame: Revisions) -> RevisionsReply:
+    """Read what a message was before, and return the reply."""
+    revisions = await run_in_tenant(
+        socket.schema_name,
+        selectors.list_revisions,
+        socket.user,
+        room_id=frame.room,
+        message_id=frame.message_id,
+        before=frame.before,
+        limit=frame.limit,
+    )
+    return RevisionsReply(
+        id=frame.id,
+        room=frame.room,
+        message_id=frame.message_id,
+        revisions=[RevisionPayload.of(revision) for revision in revisions],
+    )
+
+
+async def carry_out_change(socket: Socket, frame: Edit | Delete | Rename, turns: Turns) -> BaseModel:
+    """Carry out a frame when it is its room's turn, and return its reply."""
+    async with turns.of_room(socket.schema_name, frame.room):
+        return await _carry_out(socket, frame)
+
+
+async def _carry_out(socket: Socket, frame: Edit | Delete | Rename) -> BaseModel:
     schema_name, user = socket.schema_name, socket.user
     match frame:
         case Edit():
@@ -43,22 +68,6 @@ async def carry_out_change(socket: Socket, frame: Edit | Delete | Revisions | Re
                 schema_name, actions.delete_message, user, room_id=frame.room, message_id=frame.message_id
             )
             return ChangeReply(id=frame.id, room=frame.room, message=ChangedPayload.model_validate(deleted))
-        case Revisions():
-            revisions = await run_in_tenant(
-                schema_name,
-                selectors.list_revisions,
-                user,
-                room_id=frame.room,
-                message_id=frame.message_id,
-                before=frame.before,
-                limit=frame.limit,
-            )
-            return RevisionsReply(
-                id=frame.id,
-                room=frame.room,
-                message_id=frame.message_id,
-                revisions=[RevisionPayload.of(revision) for revision in revisions],
-            )
         case Rename():
             room = await run_in_tenant(schema_name, actions.rename_room, user, room_id=frame.room, name=frame.name)
             return RenameReply(id=frame.id, room=frame.room, name=room.name)

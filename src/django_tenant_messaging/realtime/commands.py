@@ -33,15 +33,15 @@ from ..payloads import (
     Typing,
 )
 from ..tenancy import run_in_tenant
-from .changes import carry_out_change
+from .changes import carry_out_change, read_revisions
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from ..types import SentMessage
-    from .following import Following
-    from .sending import Sends
+    from .hub import Hub
     from .socket import Socket
+    from .turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -56,16 +56,15 @@ class Commands:
     all sends before it are answered.
     """
 
-    def __init__(self, socket: Socket, sends: Sends, following: Following) -> None:
+    def __init__(self, socket: Socket, hub: Hub) -> None:
         self._socket = socket
-        self._sends = sends
-        self._following = following
+        self._hub = hub
         self._unanswered = socket.unanswered
 
     async def carry_out(self, frame: ClientFrame) -> None:
         """Carry out a frame and queue its reply."""
         if self._socket.rooms_limited:
-            await self._following.use(self._socket, getattr(frame, "room", 0))
+            await self._hub.following.use(self._socket, getattr(frame, "room", 0))
         if isinstance(frame, Send):
             await self._unanswered.at_most(MAX_UNANSWERED - 1)
             await self._socket.outbox.wait_for_room()
@@ -76,7 +75,7 @@ class Commands:
             if isinstance(frame, Resume):
                 await _resume(self._socket, frame)
                 return
-            reply = await _carry_out(self._socket, frame)
+            reply = await _carry_out(self._socket, frame, self._hub.turns)
         except Exception as error:  # noqa: BLE001 - the answer says what it was
             reply = _answer_to(self._socket, frame, error)
         await self._socket.reply(reply)
@@ -89,7 +88,7 @@ class Commands:
     def _send(self, frame: Send) -> None:
         draft = actions.Draft(self._socket.user, frame.room, frame.content, frame.client_id, frame.reply_to)
         self._unanswered.began()
-        self._sends.submit(self._socket.schema_name, draft, partial(self._sent, frame))
+        self._hub.sends.submit(self._socket.schema_name, draft, partial(self._sent, frame))
 
     def _sent(self, frame: Send, answer: SentMessage | Exception) -> None:
         self._unanswered.ended()
@@ -119,12 +118,14 @@ def _answer_to(socket: Socket, frame: ClientFrame, error: Exception) -> ErrorFra
 
 
 async def _carry_out(
-    socket: Socket, frame: Edit | Delete | Revisions | Rename | Read | Typing | History | Ping
+    socket: Socket, frame: Edit | Delete | Revisions | Rename | Read | Typing | History | Ping, turns: Turns
 ) -> BaseModel:
     schema_name, user = socket.schema_name, socket.user
     match frame:
-        case Edit() | Delete() | Revisions() | Rename():
-            return await carry_out_change(socket, frame)
+        case Edit() | Delete() | Rename():
+            return await carry_out_change(socket, frame, turns)
+        case Revisions():
+            return await read_revisions(socket, frame)
         case Read():
             seq = await run_in_tenant(schema_name, actions.mark_read, user, room_id=frame.room, seq=frame.seq)
             return ReadReply(id=frame.id, room=frame.room, seq=seq)

@@ -28,6 +28,7 @@ from .link import LIMITS, LayerLink
 from .outbox import joined
 from .presence import PresenceKeeper
 from .sending import Sends
+from .turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Iterator, Mapping
@@ -87,7 +88,8 @@ class Hub:
         self.presence = PresenceKeeper(self)
         self.access = AccessKeeper(self)
         self.arrivals = Arrivals(self.spawn)
-        self.sends = Sends(self.spawn, self._publish)
+        self.turns = Turns()
+        self.sends = Sends(self.spawn, self._publish, self.turns)
         self.limiter = Limiter(limits_of_settings(), self._share_soon)
         self.following = Following(self)
         self.garbage = GarbageKeeper()

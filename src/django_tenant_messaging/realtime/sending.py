@@ -12,7 +12,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..actions import send_messages, send_messages_where_free
-from ..conf import messaging_settings
 from ..exceptions import Unavailable
 from ..tenancy import run_in_tenant
 from .gathering import gathered_hints
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from ..actions import Draft
     from ..types import SentMessage
     from .hints import Hint
+    from .turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +50,14 @@ class Sends:
     """The sends of a process: a lane for each tenant that has any on their way."""
 
     def __init__(
-        self, spawn: Callable[[Coroutine[Any, Any, None]], object], publish: Callable[[list[Hint]], None]
+        self,
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        publish: Callable[[list[Hint]], None],
+        turns: Turns,
     ) -> None:
         self._spawn = spawn
         self._publish = publish
+        self._turns = turns
         self._lanes: dict[str, Lane] = {}
         self._lane_ended: asyncio.Event | None = None
 
@@ -75,7 +79,7 @@ class Sends:
         lane = self._lanes.get(schema_name)
         if lane is None:
             end = partial(self._end_lane, schema_name)
-            lane = self._lanes[schema_name] = Lane(schema_name, self._spawn, self._publish, end)
+            lane = self._lanes[schema_name] = Lane(schema_name, self._spawn, self._publish, self._turns, end)
         lane.submit(Request(draft, answered))
 
     def _end_lane(self, schema_name: str) -> None:
@@ -99,14 +103,14 @@ class Lane:
         schema_name: str,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         publish: Callable[[list[Hint]], None],
+        turns: Turns,
         on_end: Callable[[], None],
     ) -> None:
         self._schema_name = schema_name
         self._spawn = spawn
         self._publish = publish
+        self._turns = turns
         self._on_end = on_end
-        # Each waits in a thread of its own, of which there are few.
-        self._waiting_rooms = asyncio.Semaphore(max(1, messaging_settings.DATABASE_THREADS // 4))
         self._pending: dict[int, deque[Request]] = {}
         """What waits, by room."""
         self._taken: dict[int, deque[Request]] = {}
@@ -183,10 +187,18 @@ class Lane:
         processes is often met locked, and mustn't keep a place from other rooms for as long as it is busy.
         """
         waiting = self._taken[room_id]
-        async with self._waiting_rooms:
-            batch = [waiting.popleft() for _ in range(min(MAX_BATCH, len(waiting)))]
-            answers, hints = await self._asked(send_messages, batch)
-            self._hand_out(batch, answers, hints)
+        have_waited = len(waiting)
+        try:
+            async with self._turns.of_room(self._schema_name, room_id):
+                batch = [waiting.popleft() for _ in range(min(MAX_BATCH, len(waiting)))]
+                answers, hints = await self._asked(send_messages, batch)
+                self._hand_out(batch, answers, hints)
+        except Unavailable as error:
+            batch = [waiting.popleft() for _ in range(have_waited)]
+            self._hand_out(batch, [error] * have_waited, [])
+        except asyncio.CancelledError:
+            self._give_up([])
+            raise
         self._release(room_id)
         self._go_on()
 
