@@ -81,8 +81,8 @@ class Visitors:
 
 
 async def connected(page: Page) -> None:
-    """Wait until the page's module has its stream."""
-    await expect(page.locator("html")).to_have_attribute("data-connection", "open")
+    """Wait until the page's module has its stream: after a long outage it waits for half a minute to try again."""
+    await expect(page.locator("html")).to_have_attribute("data-connection", "open", timeout=3 * TIMEOUT_MS)
 
 
 @asynccontextmanager
