@@ -12,7 +12,7 @@ import pytest
 from django.test import override_settings
 
 from django_tenant_messaging.realtime.commands import Commands
-from django_tenant_messaging.realtime.garbage import FEWEST_ENDED, LONGEST_ASIDE, GarbageKeeper
+from django_tenant_messaging.realtime.garbage import FEWEST_ENDED, LONGEST_ASIDE, YOUNG, GarbageKeeper
 from django_tenant_messaging.realtime.hub import Hub, hub_of_this_loop, running_hub
 from django_tenant_messaging.realtime.outbox import Outbox
 from django_tenant_messaging.realtime.socket import Socket
@@ -84,14 +84,14 @@ async def test_an_ended_connection_is_freed_at_once(
     first = await peers.connect(acme, "alice")
     await first.close()
     with without_collections():
-        before = number_of_ours()
+        # What was begun for a connection, such as storing who is online, ends by itself.
+        assert await until(lambda: number_of_ours() == 0, 10)
         peer = await Peer(scope_for(acme.host, cookie=first.session_key)).open()
         assert (await peer.ask("resume", positions={}))["type"] == "ok"
         assert (await peer.post(1, "Hello"))["type"] == "ok"
-        assert number_of_ours() > before, "or the test looks at nothing"
+        assert number_of_ours(), "or the test looks at nothing"
         await end(peer)
-        # What was begun for the connection, such as storing who is online, ends by itself.
-        assert await until(lambda: number_of_ours() == before, 10)
+        assert await until(lambda: number_of_ours() == 0, 10)
 
 
 @override_settings(TENANT_MESSAGING={"COLLECTION_PAUSE": 0.0})
@@ -110,6 +110,41 @@ def test_a_short_one_changes_nothing_and_the_collector_can_be_left_alone(
     with override_settings(TENANT_MESSAGING={"COLLECTION_PAUSE": pause}):
         gc.collect()
     assert not is_much_put_aside()
+
+
+@pytest.mark.parametrize(
+    ("found", "meanwhile", "pause"),
+    [
+        ((700, 10, 10), (YOUNG, 10, 10), 0.05),
+        ((2_000, 5, 0), (YOUNG, 5, 0), 0.05),
+        ((YOUNG + 1, 10, 10), (YOUNG + 1, 10, 10), 0.05),
+        ((0, 10, 10), (0, 10, 10), 0.05),
+        ((700, 10, 10), (700, 10, 10), None),
+    ],
+)
+def test_what_is_young_is_looked_through_less_often_while_it_runs(
+    found: tuple[int, int, int], meanwhile: tuple[int, int, int], pause: float | None
+) -> None:
+    usual = gc.get_threshold()
+    keeper, another = GarbageKeeper(), GarbageKeeper()
+    try:
+        gc.set_threshold(*found)
+        with override_settings(TENANT_MESSAGING={"COLLECTION_PAUSE": pause}):
+            keeper.start()
+            assert gc.get_threshold() == meanwhile
+            another.start()
+            another.stop()
+            assert gc.get_threshold() == meanwhile
+            keeper.stop()
+            assert gc.get_threshold() == found
+            # What somebody else has set since is theirs.
+            gc.set_threshold(500)
+            keeper.stop()
+            assert gc.get_threshold()[0] == 500
+    finally:
+        for one in (keeper, another):
+            one.stop()
+        gc.set_threshold(*usual)
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,8 @@ class MessagingSettings:
     COLLECTION_PAUSE: Setting[float | None] = Setting(0.05, or_none(seconds(0)))
     """Seconds that a full collection of Python's garbage may stop a process before what it left is put aside
     (``gc.freeze``), so that the next ones don't look through all connections again. It is taken back when as many
-    connections have ended as there are, or after an hour. ``None`` leaves the collector alone."""
+    connections have ended as there are, or after an hour. A server also looks for young garbage less often than Python
+    would by itself, once in 10,000 new objects. ``None`` leaves the collector alone."""
     RATE_LIMIT_CONNECT: Setting[tuple[float, float] | None] = Setting((1, 100), RATE_LIMIT)
     """Handshakes of one login (of one address where there is none), as a pair: so many in each second, and so many at
     once after a pause. ``None`` here and in the next four is no limit. Limits are read when the server starts."""
