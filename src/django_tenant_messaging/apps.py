@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -73,30 +74,25 @@ def send_signals(events: Sequence[Event]) -> None:
     from .tenancy import activated
 
     for event in events:
-        signal, arguments = signal_of(event)
+        signal, names = signals_by_kind().get(type(event), (None, ()))
         if signal is not None and signal.has_listeners():
+            arguments = {name: getattr(event, name) for name in names}
             with activated(event.schema_name):
                 signal.send_robust(None, schema_name=event.schema_name, **arguments)
 
 
-def signal_of(event: Event) -> tuple[Signal | None, dict[str, Any]]:
-    """Return the signal by which hosts hear of an event, if there is one, and its arguments."""
-    from . import signals
-    from .events import MembersChanged, MessageDeleted, MessageEdited, MessagePosted, RoomRenamed
+@lru_cache(maxsize=1)
+def signals_by_kind() -> dict[type, tuple[Signal, Sequence[str]]]:
+    """Return the signals by which hosts hear of events, by the event's class, and the names of its fields in them."""
+    from . import events, signals
 
-    match event:
-        case MessagePosted(message=message):
-            return signals.message_sent, {"message": message}
-        case MessageEdited(message=message):
-            return signals.message_edited, {"message": message}
-        case MessageDeleted(message=message, deleted_by=deleted_by):
-            return signals.message_deleted, {"message": message, "deleted_by": deleted_by}
-        case RoomRenamed(room_id=room_id, name=name):
-            return signals.room_renamed, {"room_id": room_id, "name": name}
-        case MembersChanged(room_id=room_id, joined=joined, left=left):
-            return signals.members_changed, {"room_id": room_id, "joined": joined, "left": left}
-        case _:
-            return None, {}
+    return {
+        events.MessagePosted: (signals.message_sent, ["message"]),
+        events.MessageEdited: (signals.message_edited, ["message"]),
+        events.MessageDeleted: (signals.message_deleted, ["message", "deleted_by"]),
+        events.RoomRenamed: (signals.room_renamed, ["room_id", "name"]),
+        events.MembersChanged: (signals.members_changed, ["room_id", "joined", "left"]),
+    }
 
 
 def bind_login(request: Any, **_kwargs: Any) -> None:

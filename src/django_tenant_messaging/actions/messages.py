@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -131,7 +131,8 @@ def _clean(draft: Draft) -> Draft:
         raise _no_such_room(draft.room_id)
     if draft.reply_to is not None and not 0 < draft.reply_to <= MAX_ID:
         raise _no_such_reply(draft.reply_to)
-    return Draft(draft.actor, draft.room_id, clean_content(draft.content), draft.client_id, draft.reply_to)
+    content = clean_content(draft.content)
+    return draft if content == draft.content else replace(draft, content=content)
 
 
 def _send_distinct(drafts: Sequence[Draft], locked: LockedRows) -> list[SentMessage | Exception | None]:

@@ -30,9 +30,8 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.contrib.auth import get_user_model
 from django.db import DataError, IntegrityError, OperationalError, connections, transaction
@@ -53,8 +52,7 @@ DEADLOCK = "40P01"
 """What PostgreSQL calls it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A message about to be written. ``mentioned`` holds user keys."""
 
     room_id: int
@@ -67,8 +65,7 @@ class Row:
     mention_text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What the statement found and wrote. ``is_busy`` says that it passed over a locked row; nothing was written."""
 
     is_member: bool
@@ -169,9 +166,7 @@ def _execute(rows: Sequence[Row], locked: LockedRows) -> list[Outcome]:
 
 
 def _outcome(row: Sequence[Any]) -> Outcome:
-    fields = list(row)
-    fields[-1] = [tuple(pair) for pair in json.loads(fields[-1])]
-    return Outcome(*fields)
+    return Outcome._make([*row[:-1], [tuple(pair) for pair in json.loads(row[-1])]])
 
 
 @lru_cache(maxsize=2)
