@@ -271,7 +271,13 @@ async def test_a_connection_that_hangs_keeps_nobody_from_being_renewed(
 
 
 @pytest.mark.usefixtures("team")
+@pytest.mark.parametrize(
+    ("look", "options"),
+    [("plainly_stay", {}), ("lost_rights", {"TENANT_MEMBERSHIP": lambda user, _schema: user.is_active})],
+)
 async def test_a_connection_that_hangs_keeps_nobody_from_being_looked_at(
+    look: str,
+    options: dict[str, Any],
     acme: Tenant,
     globex: Tenant,
     peers: Peers,
@@ -279,11 +285,11 @@ async def test_a_connection_that_hangs_keeps_nobody_from_being_looked_at(
     monkeypatch: pytest.MonkeyPatch,
     hanging: Callable[..., Hanging],
 ) -> None:
-    settings.TENANT_MESSAGING = {"ACCESS_RECHECK_INTERVAL": 1.0}
+    settings.TENANT_MESSAGING = {"ACCESS_RECHECK_INTERVAL": 1.0, **options}
     monkeypatch.setattr(access, "PATIENCE", 0.1)
     bobs = [await peers.connect(tenant, "bob") for tenant in (acme, globex)]
     # Now that those who came were looked at: the next look is a regular one.
-    monkeypatch.setattr(access, "_lost_rights", hang := hanging(access._lost_rights))
+    monkeypatch.setattr(access, look, hang := hanging(getattr(access, look)))
     assert await asyncio.to_thread(hang.hangs.wait, PATIENCE)
     for tenant in (acme, globex):
         await run_in_tenant(tenant.schema_name, deactivate)

@@ -7,21 +7,19 @@ import logging
 import math
 import time
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
-
-from django.contrib.auth import get_user_model
+from itertools import islice
+from typing import TYPE_CHECKING
 
 from ..conf import messaging_settings
 from ..exceptions import MessagingError, TenantNotReady
-from ..tenancy import forget_readiness, handshake_request, run_in_tenant, session_hash
+from ..tenancy import forget_readiness, public_schema, run_in_tenant, session_hash
 from .close_codes import CloseCode
-from .handshake import find_tenants, live_sessions, standing_lost
-from .together import PATIENCE
+from .rights import Connected, lost_rights, may_look_together, plainly_stay
+from .together import MAX_TENANTS, PATIENCE
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Iterator, Sequence
 
-    from .handshake import Standing
     from .hub import Hub
     from .socket import Socket
 
@@ -54,8 +52,12 @@ class AccessKeeper:
         for (schema, user), sockets in self._hub.sockets.items():
             if schema_name in {"", schema} and user_id in {"", user}:
                 by_tenant[schema].extend(sockets)
-        for schema, found in by_tenant.items():
-            self._hub.spawn(self._recheck(schema, found))
+        if schema_name:
+            for schema, found in by_tenant.items():
+                self._hub.spawn(self._recheck(schema, found))
+        else:
+            for due in _divided(by_tenant):
+                self._hub.spawn(self._look_at_once(due))
 
     def tenant_changed(self, schema_name: str) -> None:
         """Look at a tenant itself, and at all its sockets."""
@@ -82,8 +84,33 @@ class AccessKeeper:
         while True:
             await asyncio.sleep(messaging_settings.ACCESS_RECHECK_INTERVAL / PARTS)
             part = (part + 1) % PARTS
-            for schema_name, due in self._due(part).items():
-                await self._hub.begun(self._recheck(schema_name, due), PATIENCE)
+            for due in _divided(self._due(part)):
+                for schema_name, sockets in (await self._unclear(due)).items():
+                    await self._hub.begun(self._recheck(schema_name, sockets), PATIENCE)
+
+    async def _look_at_once(self, due: dict[str, list[Socket]]) -> None:
+        for schema_name, sockets in (await self._unclear(due)).items():
+            self._hub.spawn(self._recheck(schema_name, sockets))
+
+    async def _unclear(self, due: dict[str, list[Socket]]) -> dict[str, list[Socket]]:
+        """Look at some tenants together, and return the sockets that have to be looked at in their tenant by itself."""
+        unclear = dict(due)
+        if may_look_together():
+            await self._hub.begun(self._take_out(unclear), PATIENCE)
+        return dict(unclear)
+
+    async def _take_out(self, due: dict[str, list[Socket]]) -> None:
+        """Take out of those who are due whoever plainly may stay; nobody if that can't be told together."""
+        connected = {schema_name: _connected(sockets) for schema_name, sockets in due.items()}
+        try:
+            staying = await run_in_tenant(public_schema(), plainly_stay, connected)
+        except Exception as error:  # noqa: BLE001 - each is told its own when it is looked at by itself
+            logger.debug("Looking at %s tenants together failed: %r", len(due), error)
+            return
+        for schema_name, stays in staying.items():
+            unclear = [socket for socket, is_clear in zip(due.pop(schema_name), stays, strict=True) if not is_clear]
+            if unclear:
+                due[schema_name] = unclear
 
     def _due(self, part: int) -> dict[str, list[Socket]]:
         """Return by tenant the sockets to look at now: those of a small tenant together, as one costs what few do.
@@ -103,12 +130,9 @@ class AccessKeeper:
                 due[schema_name] = of_tenant
         return {schema_name: found for schema_name, found in due.items() if found}
 
-    async def _recheck(self, schema_name: str, sockets: Collection[Socket]) -> None:
+    async def _recheck(self, schema_name: str, sockets: Sequence[Socket]) -> None:
         try:
-            # All of a tenant's domains, whichever was used by whom.
-            scopes = {_host(socket.scope): socket.scope for socket in sockets}
-            standings = [socket.standing for socket in sockets]
-            served, lost = await run_in_tenant(schema_name, _lost_rights, scopes, standings, schema_name)
+            lost = await run_in_tenant(schema_name, lost_rights, schema_name, _connected(sockets))
         except TenantNotReady as error:
             self._hub.close_tenant(schema_name, error.readiness)
             return
@@ -118,40 +142,17 @@ class AccessKeeper:
         except Exception:
             logger.exception("[%s] Who may stay connected couldn't be found out.", schema_name)
             return
-        for socket, code in zip(sockets, lost, strict=True):
-            reason = code if _host(socket.scope) in served else CloseCode.UNKNOWN_TENANT
+        for socket, reason in zip(sockets, lost, strict=True):
             if reason is not None:
                 logger.info("[%s] A socket of user %s is closed: %s", schema_name, socket.user_id, reason.name)
                 socket.close(reason)
 
 
-def _host(scope: Mapping[str, Any]) -> bytes:
-    return b",".join(value for name, value in scope["headers"] if name == b"host")
+def _connected(sockets: Sequence[Socket]) -> list[Connected]:
+    return [Connected(socket.scope, socket.standing) for socket in sockets]
 
 
-def _lost_rights(
-    scopes: Mapping[bytes, Mapping[str, Any]], standings: Collection[Standing], schema_name: str
-) -> tuple[set[bytes], list[CloseCode | None]]:
-    return _served_hosts(scopes, schema_name), _lost_standings(standings, schema_name)
-
-
-def _served_hosts(scopes: Mapping[bytes, Mapping[str, Any]], schema_name: str) -> set[bytes]:
-    found = find_tenants(schema_name, [handshake_request(scope) for scope in scopes.values()])
-    return {
-        host
-        for host, tenant in zip(scopes, found, strict=True)
-        if not isinstance(tenant, CloseCode) and tenant.schema_name == schema_name
-    }
-
-
-def _lost_standings(standings: Collection[Standing], schema_name: str) -> list[CloseCode | None]:
-    """Return for each why they may not stay; two queries where sessions are rows."""
-    keys = {standing.user.pk for standing in standings}
-    users: dict[Any, Any] = get_user_model()._default_manager.in_bulk(keys)
-    sessions = live_sessions({standing.session_key for standing in standings if standing.session_key})
-    return [
-        CloseCode.UNAUTHENTICATED
-        if standing.session_key and standing.session_key not in sessions
-        else standing_lost(standing, users.get(standing.user.pk), schema_name)
-        for standing in standings
-    ]
+def _divided(due: dict[str, list[Socket]]) -> Iterator[dict[str, list[Socket]]]:
+    tenants = iter(due.items())
+    while some := dict(islice(tenants, MAX_TENANTS)):
+        yield some

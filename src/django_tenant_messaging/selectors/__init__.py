@@ -5,6 +5,7 @@ from __future__ import annotations
 from .conversations import list_conversations, room_positions, room_positions_of, rooms_among
 from .heads import Heads, read_heads, read_joins
 from .history import room_history
+from .logins import LoginsAsked, read_logins
 from .members import list_members, mentioned_members, online_contacts_of
 from .messages import message_by_id, messages_by_id
 from .notifications import list_notifications
@@ -16,6 +17,7 @@ from .users import find_users, user_key_type, user_ref, username_field
 __all__ = [
     "Changes",
     "Heads",
+    "LoginsAsked",
     "access_membership",
     "access_quietness",
     "access_room",
@@ -32,6 +34,7 @@ __all__ = [
     "read_changes",
     "read_heads",
     "read_joins",
+    "read_logins",
     "room_history",
     "room_positions",
     "room_positions_of",

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from .context import activated, current_schema, is_public_schema, public_schema
-from .database import TENANT_DATABASE, app_is_shared, app_is_tenants, table_in, users_are_shared
+from .database import (
+    TENANT_DATABASE,
+    app_is_shared,
+    app_is_tenants,
+    sessions_are_per_tenant,
+    table_in,
+    users_are_shared,
+)
 from .executor import close_executor, run_in_tenant
 from .gate import (
     connect_creation,
@@ -47,6 +54,7 @@ __all__ = [
     "schema_unready",
     "session_belongs_here",
     "session_hash",
+    "sessions_are_per_tenant",
     "table_in",
     "users_are_shared",
 ]
