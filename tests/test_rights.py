@@ -17,6 +17,7 @@ from django_tenant_messaging.exceptions import TenantNotReady
 from django_tenant_messaging.realtime import access, rights
 from django_tenant_messaging.realtime.close_codes import CloseCode
 from django_tenant_messaging.realtime.handshake import Standing, identify
+from django_tenant_messaging.realtime.hub import running_hub
 from django_tenant_messaging.realtime.rights import Connected, lost_rights, may_look_together, plainly_stay
 from django_tenant_messaging.tenancy import activated, forget_readiness, handshake_request, public_schema, run_in_tenant
 from example.customers.models import Domain
@@ -238,3 +239,20 @@ async def test_a_tenant_that_can_not_be_looked_at_takes_no_other_along(
         await namesake.until(lambda: namesake.close_code is not None)
     assert namesake.close_code == 4401
     assert ("globex", 1) in looked_at
+
+
+@pytest.mark.usefixtures("team")
+async def test_no_group_of_tenants_is_left_out(
+    acme: Tenant, globex: Tenant, peers: Peers, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "MAX_TENANTS", 1)
+    settings.TENANT_MESSAGING = {"ACCESS_RECHECK_INTERVAL": 3600, "RECONCILE_INTERVAL": 3600}
+    bobs = [await peers.connect(tenant, "bob") for tenant in (acme, globex)]
+    for tenant in (acme, globex):
+        await run_in_tenant(tenant.schema_name, deactivated)
+    hub = running_hub()
+    assert hub is not None
+    hub.access.recheck_all()
+    for bob in bobs:
+        await bob.until(lambda bob=bob: bob.close_code is not None)  # type: ignore[misc]
+        assert bob.close_code == 4401
