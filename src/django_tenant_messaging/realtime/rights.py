@@ -72,7 +72,8 @@ def plainly_stay(connected: Mapping[str, Sequence[Connected]]) -> dict[str, list
     """Say of each connection, by tenant, whether it plainly may stay, where :func:`may_look_together`; in the shared
     schema.
 
-    Who may not, :func:`lost_rights` has to find out. Three statements for all; two of them plan and limit the third.
+    Of all others :func:`lost_rights` has to decide. Three statements, however many tenants: one says how the next is
+    planned and how long it may wait, the last reads the addresses, with another for pages of other addresses.
     Raises what :func:`~.together.ask_together` raises.
     """
     asked: dict[str, Any] = {
