@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +20,14 @@ from django_tenant_messaging.realtime.close_codes import CloseCode
 from django_tenant_messaging.realtime.handshake import Standing, identify
 from django_tenant_messaging.realtime.hub import running_hub
 from django_tenant_messaging.realtime.rights import Connected, lost_rights, may_look_together, plainly_stay
-from django_tenant_messaging.tenancy import activated, forget_readiness, handshake_request, public_schema, run_in_tenant
+from django_tenant_messaging.tenancy import (
+    activated,
+    forget_readiness,
+    handshake_request,
+    public_schema,
+    run_in_tenant,
+    table_in,
+)
 from example.customers.models import Domain
 from tests.harness.breaking import STATUS_TABLE, without_table
 from tests.harness.peer import scope_for, session_of
@@ -124,6 +132,11 @@ def test_one_statement_for_all_tenants_and_one_for_their_addresses(connected: di
         plainly_stay({"acme": connected["acme"][:1]})
     with activated(public_schema()), exactly(3):
         plainly_stay(connected)
+
+
+def test_a_host_may_name_its_table_of_users_as_it_likes() -> None:
+    users = SimpleNamespace(_meta=SimpleNamespace(db_table="User"))
+    assert table_in("acme", users) == '"acme"."User"'
 
 
 def test_a_tenant_that_is_not_ready_is_not_looked_at_with_others(

@@ -89,6 +89,7 @@ class AccessKeeper:
                     await self._hub.begun(self._recheck(schema_name, sockets), PATIENCE)
 
     async def _look_at_once(self, due: dict[str, list[Socket]]) -> None:
+        """Look at some tenants, at the unclear ones at the same time: while the layer is down it mustn't take long."""
         for schema_name, sockets in (await self._unclear(due)).items():
             self._hub.spawn(self._recheck(schema_name, sockets))
 

@@ -29,7 +29,8 @@ TENANT_DATABASE = get_tenant_database_alias()
 
 def table_in(schema_name: str, model: Any) -> str:
     """Return a model's table in a schema as SQL, for statements about several tenants."""
-    return f"{connections[TENANT_DATABASE].ops.quote_name(schema_name)}.{model._meta.db_table}"
+    quoted = connections[TENANT_DATABASE].ops.quote_name
+    return f"{quoted(schema_name)}.{quoted(model._meta.db_table)}"
 
 
 @lru_cache(maxsize=1)
