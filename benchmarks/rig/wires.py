@@ -27,7 +27,8 @@ READ_SIZE = 1 << 16
 PORTS_OF_AN_ADDRESS = 20_000
 PINGS = (bytes([FINAL | PING, 4]), bytes([FINAL | PING, 0]))
 """How the pings of uvicorn's and of daphne's WebSocket libraries begin."""
-KEEPALIVE_SECONDS = 24
+KEEPALIVE_SECONDS = 49
+"""Silence after which something is said: two heartbeats, as the client in JavaScript does."""
 KEEPALIVE_INTERVAL = 1.0
 PATIENCE = 30.0
 

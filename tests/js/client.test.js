@@ -329,15 +329,44 @@ test("connects at once when told to", async () => {
   assert.equal(stage.sockets.length, 2);
 });
 
-test("answers each heartbeat with a ping", async () => {
+const heartbeat = { type: "heartbeat", heads: { 1: 10 } };
+
+test("pings when it said nothing from one heartbeat to the next", async () => {
   const stage = await new Stage().open();
-  await stage.socket.says({ type: "heartbeat", heads: { 1: 10 } });
+  await stage.socket.says(heartbeat);
+  assert.equal(stage.socket.requests("ping").length, 0);
+  await stage.socket.says(heartbeat);
   assert.equal(stage.socket.requests("ping").length, 1);
+  await stage.socket.answers("ping");
+  await stage.socket.says(heartbeat);
+  assert.equal(stage.socket.requests("ping").length, 1);
+  await stage.socket.says(heartbeat);
+  assert.equal(stage.socket.requests("ping").length, 2);
+});
+
+test("doesn't ping when it says something anyway", async () => {
+  const stage = await new Stage().open();
+  for (let number = 1; number <= 4; number += 1) {
+    stage.client.setTyping(1, true);
+    await stage.socket.says(heartbeat);
+  }
+  assert.equal(stage.socket.requests("ping").length, 0);
+});
+
+test("a ping without an answer is a dead link", async () => {
+  const stage = await new Stage().open();
+  await stage.socket.says(heartbeat);
+  await stage.socket.says(heartbeat);
+  await stage.clock.pass(19_999);
+  assert.equal(stage.client.status.state, "open");
+  await stage.clock.pass(1);
+  assert.equal(stage.client.status.state, "lost");
 });
 
 test("a ping that is too much is a sign of life all the same", async () => {
   const stage = await new Stage().open();
-  await stage.socket.says({ type: "heartbeat", heads: { 1: 10 } });
+  await stage.socket.says(heartbeat);
+  await stage.socket.says(heartbeat);
   await stage.socket.refuses("ping", "rate_limited", { retry_after: 0.1 });
   assert.equal(stage.client.status.state, "open");
 });
@@ -345,7 +374,6 @@ test("a ping that is too much is a sign of life all the same", async () => {
 test("a head whose event doesn't come is a loss", async () => {
   const stage = await new Stage().open();
   await stage.socket.says({ type: "heartbeat", heads: { 1: 11 } });
-  await stage.socket.answers("ping");
   await stage.clock.pass(4_999);
   assert.equal(stage.client.status.state, "open");
   await stage.clock.pass(1);
@@ -355,7 +383,6 @@ test("a head whose event doesn't come is a loss", async () => {
 test("a head whose event is only late is none", async () => {
   const stage = await new Stage().open();
   await stage.socket.says({ type: "heartbeat", heads: { 1: 11 } });
-  await stage.socket.answers("ping");
   await stage.clock.pass(3_000);
   await stage.socket.says(message(11));
   await stage.clock.pass(10_000);

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from django_tenant_messaging.realtime import sending as realtime_sending
-from django_tenant_messaging.realtime.sending import MAX_BATCH, MAX_STATEMENTS
+from django_tenant_messaging.realtime.sending import MAX_BATCH, MAX_STATEMENTS, ROOM_SHARE
 from django_tenant_messaging.tenancy import run_in_tenant
 from tests.sending.senders import ROOM, Hold, Sender, seqs, timeline
 
@@ -79,7 +79,7 @@ class TestBatches:
         assert [len(statement) for statement in statements] == [1, MAX_BATCH, MAX_BATCH, 50]
         assert sender.contents == [f"{number}" for number in range(251)]
 
-    async def test_a_statement_has_a_bounded_number_of_rooms(
+    async def test_a_statement_has_a_bounded_number_of_messages_of_many_rooms(
         self, sender: Sender, rooms: list[int], hold: Hold, statements: list[Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(realtime_sending, "MAX_BATCH", 4)
@@ -87,10 +87,11 @@ class TestBatches:
         for room in rooms[:MAX_STATEMENTS]:
             sender.send("first", room=room)
         await hold.blocked(MAX_STATEMENTS)
-        for room in rooms:
-            sender.send("second", room=room)
+        for number in range(3):
+            for room in rooms:
+                sender.send(f"{number}", room=room)
         await hold.end()
-        await sender.answered(MAX_STATEMENTS + len(rooms))
+        await sender.answered(MAX_STATEMENTS + 3 * len(rooms))
         assert max(len(statement) for statement in statements) == 4
 
     @pytest.mark.parametrize("number_of_rooms", [1, 7])
@@ -157,6 +158,25 @@ class TestBatches:
         share = MAX_BATCH // (1 + len(others))
         following = Counter(room for room, _content in statements[MAX_STATEMENTS])
         assert following == {flooded: share, **dict.fromkeys(others, 5)}
+
+    async def test_of_many_rooms_each_has_its_turn_with_some_messages_at_once(
+        self, sender: Sender, rooms: list[int], hold: Hold, statements: list[Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(realtime_sending, "MAX_BATCH", 2 * ROOM_SHARE)
+        await hold.table()
+        for room in rooms[:MAX_STATEMENTS]:
+            sender.send("first", room=room)
+        await hold.blocked(MAX_STATEMENTS)
+        six = rooms[MAX_STATEMENTS : MAX_STATEMENTS + 6]
+        for room in six:
+            for number in range(2 * ROOM_SHARE):
+                sender.send(f"{number}", room=room)
+        await hold.end()
+        await sender.answered(MAX_STATEMENTS + 2 * ROOM_SHARE * len(six))
+        turns = [Counter(room for room, _content in statement) for statement in statements[MAX_STATEMENTS:]]
+        assert [list(turn.values()) for turn in turns] == [[ROOM_SHARE, ROOM_SHARE]] * 6
+        # Three would do, if the two that run at a time always began in their order.
+        assert {room for turn in turns[:4] for room in turn} == set(six)
 
     async def test_nothing_is_kept_when_all_is_answered(self, sender: Sender) -> None:
         for number in range(5):

@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 MAX_BATCH = 100
 """Most messages of one statement. Larger ones gain nothing: at 100 the commit is a hundredth of the cost."""
 MAX_BATCH_CHARACTERS = 1_000_000
+ROOM_SHARE = 8
+"""Messages that a room may have in a statement, however many other rooms wait. What is committed together is one frame for
+each client, and the clients' next messages come together too. With more a room would wait longer for its turn."""
 MAX_PASSED_OVER = 4
 """Statements that may find a room locked, one after the other, before one waits for it alone."""
 MAX_STATEMENTS = 2
@@ -93,9 +96,9 @@ class Lane:
 
     Up to ``MAX_STATEMENTS`` run at a time, so that the database writes while the next is prepared, but never two for
     the same room: its messages are written in the order in which they came, and nobody waits for a lock of our own.
-    What comes meanwhile shares the next statement, a fair part of each room's. A room that is met locked, as another
-    process just writes to it, is tried again with the next statements; one that somebody keeps locked gets a task of
-    its own that waits for it.
+    What comes meanwhile shares the next statement, some of each room's; what is left of a room's waits for its next turn.
+    A room that is met locked, as another process just writes to it, is tried again with the next statements; one that
+    somebody keeps locked gets a task of its own that waits for it.
     """
 
     def __init__(
@@ -139,11 +142,11 @@ class Lane:
         """Return what goes into the next statement, of each room in turn."""
         batch: list[Request] = []
         characters = 0
-        share = max(1, MAX_BATCH // len(self._pending))
+        share = max(ROOM_SHARE, MAX_BATCH // len(self._pending))
         while self._pending and len(batch) < MAX_BATCH and characters < MAX_BATCH_CHARACTERS:
             room_id = next(iter(self._pending))
             waiting = self._taken[room_id] = self._pending.pop(room_id)
-            for _ in range(min(share, len(waiting))):
+            for _ in range(min(share, len(waiting), MAX_BATCH - len(batch))):
                 batch.append(waiting.popleft())
                 characters += len(batch[-1].draft.content)
                 if characters >= MAX_BATCH_CHARACTERS:

@@ -399,8 +399,10 @@ export class MessagingClient extends EventTarget {
   /** @param {{ [room: string]: number }} heads */
   #compareHeads(heads) {
     const link = this.#link;
-    // Being told that it was too much is an answer too.
-    link?.request("ping").catch((error) => error.code === "rate_limited" || link.end());
+    if (link?.wasSilent()) {
+      // Being told that it was too much is an answer too.
+      link.request("ping").catch((error) => error.code === "rate_limited" || link.end());
+    }
     const behind = () =>
       Object.entries(heads).some(([room, head]) => head > (this.#positions.get(Number(room))?.seq ?? Infinity));
     if (behind() && this.#timers.loss === undefined) {

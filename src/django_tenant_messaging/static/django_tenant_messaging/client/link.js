@@ -34,6 +34,7 @@ export class Link {
     /** @type {Map<string, { resolve: (reply: Frame) => void, reject: (error: MessagingError) => void, timer: any }>} */
     this.pending = new Map();
     this.requests = 0;
+    this.requestsBefore = 0;
     this.longestSilence = HELLO_TIMEOUT_MS;
     /** @type {any} */
     this.silence = null;
@@ -68,6 +69,13 @@ export class Link {
         this.socket.send(JSON.stringify({ ...fields, type, id }));
       }
     });
+  }
+
+  /** Whether nothing was sent since this was asked last. */
+  wasSilent() {
+    const before = this.requestsBefore;
+    this.requestsBefore = this.requests;
+    return this.requests === before;
   }
 
   /**
