@@ -146,9 +146,10 @@ def _renewal(table: str, users: str, locked: str = "") -> str:
     return (
         f"UPDATE {table} SET is_online = true, last_seen = clock_timestamp(),"
         f" connections = {OTHERS} || {ENTRY}, online_until = {UNTIL}"
-        # Locked in one order: two processes that renew the same users must not wait for each other.
-        f" WHERE id IN (SELECT id FROM {table} WHERE user_id = ANY(%({users})s::{user_key_type()}[])"
-        f" ORDER BY id FOR UPDATE {locked})"
+        # Locked in one order: two processes that renew the same users must not wait for each other. And an array of
+        # them rather than a join, which takes half as long again to plan.
+        f" WHERE id = ANY(ARRAY(SELECT id FROM {table} WHERE user_id = ANY(%({users})s::{user_key_type()}[])"
+        f" ORDER BY id FOR UPDATE {locked}))"
     )
 
 
