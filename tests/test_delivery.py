@@ -523,7 +523,7 @@ class TestSlowClients:
         await got(slow, *contents, room=second.pk)
 
     async def test_who_never_reads_is_dropped(self, acme: Tenant, peers: Peers, settings: Any) -> None:
-        settings.TENANT_MESSAGING = {"SOCKET_STUCK_TIMEOUT": 0.2, "RECONCILE_INTERVAL": 0.1}
+        settings.TENANT_MESSAGING = {"SOCKET_STUCK_TIMEOUT": 0.2}
         stuck = await peers.connect(acme, "bob")
         stuck.reads.clear()
         await write(acme, "hello?")

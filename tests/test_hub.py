@@ -19,7 +19,7 @@ from django_tenant_messaging.models import UserStatus
 from django_tenant_messaging.payloads import HeartbeatFrame, heartbeat
 from django_tenant_messaging.realtime import batching, following, hub, presence
 from django_tenant_messaging.realtime.hints import hint_of
-from django_tenant_messaging.realtime.hub import BEATS, Hub, hub_of_this_loop
+from django_tenant_messaging.realtime.hub import BEATS, Hub, hub_of_this_loop, running_hub
 from django_tenant_messaging.tenancy import run_in_tenant
 from django_tenant_messaging.types import UserRef
 from tests.harness.peer import another_hub
@@ -329,10 +329,11 @@ async def test_heartbeats_are_spread_over_the_interval(
     monkeypatch.setattr(hub, "asyncio", fake)
     monkeypatch.setattr(hub, "time", ticks)
     sockets = [Beating(ticks, ticks.now - 20 + number / 10) for number in range(200)]
-    silent = Beating(ticks, ticks.now - 61)
+    silent = Beating(ticks, ticks.now - 60)
     unwelcomed = Beating(ticks, ticks.now - 59)
-    unwelcomed.is_welcomed = False
-    running.sockets["acme", "1"] = {*sockets, silent, unwelcomed}
+    newcomer = Beating(ticks, ticks.now - 19)
+    unwelcomed.is_welcomed = newcomer.is_welcomed = False
+    running._beating.update(dict.fromkeys([silent, unwelcomed, *sockets, newcomer]))
     task = asyncio.create_task(running._beat_forever())
     await ticks.asleep.wait()
     for _ in range(2 * BEATS):
@@ -349,6 +350,17 @@ async def test_heartbeats_are_spread_over_the_interval(
     assert set(silent.closes) == {4408}
     assert silent.beats == []
     assert (unwelcomed.beats, set(unwelcomed.closes)) == ([], {4408})
+    assert (newcomer.beats, newcomer.closes) == ([], [])
+
+
+async def test_who_came_first_is_due_first(acme: Tenant, peers: Peers) -> None:
+    """A server to which somebody comes all the time still sends the others their heartbeats."""
+    for username in ("alice", "bob", "carol"):
+        await peers.connect(acme, username)
+    running: Any = running_hub()
+    assert [socket.user.username for socket in running._beating] == ["alice", "bob", "carol"]
+    await peers.opened[0].close()
+    assert [socket.user.username for socket in running._beating] == ["bob", "carol"]
 
 
 # The end

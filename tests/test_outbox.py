@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+STUCK_SOON = {"SOCKET_STUCK_TIMEOUT": 0.1}
+
+
 class Client:
     """What an ASGI server's `send` does: takes an event at once, or makes the writer wait."""
 
@@ -311,9 +314,9 @@ class TestWaitingForRoom:
         client.outbox.close(CloseCode.TOO_SLOW)
         await asyncio.wait_for(waits, 5)
 
-    async def test_it_ends_when_the_client_is_given_up(self, client: Client) -> None:
-        waits = await self.waiting(client)
-        client.outbox.abandon()
+    async def test_it_ends_when_the_client_is_given_up(self, settings: Any) -> None:
+        settings.TENANT_MESSAGING = {"SOCKET_QUEUE_EVENTS": 8, **STUCK_SOON}
+        waits = await self.waiting(Client())
         await asyncio.wait_for(waits, 5)
 
     async def test_it_ends_when_the_client_is_gone(self, client: Client) -> None:
@@ -366,27 +369,37 @@ class TestGone:
         assert (client.sent, client.outbox.is_broken, client.ends) == ([], True, 1)
         assert (len(client.outbox._queue), client.outbox._queued_characters) == (0, 0)
 
-    async def test_who_is_given_up_is_written_to_no_more(self) -> None:
+    @pytest.mark.parametrize("taken", [0, 1, 2])
+    async def test_who_takes_nothing_is_given_up(self, taken: int, settings: Any) -> None:
+        """Whichever write it is: the first, a later one, or the last, which is the close."""
+        settings.TENANT_MESSAGING = STUCK_SOON
         client = Client()
         client.stop_reading()
-        put(client, *range(10))
-        await asyncio.sleep(0)
-        client.outbox.abandon()
-        assert (client.outbox.is_broken, client.ends) == (True, 1)
-        await client.drained()
-        assert (client.cancelled, client.sent) == (1, [])
+        put(client, "on its way", *range(10))
+        if taken:
+            await client.read_one()
+        if taken == 2:
+            # The second is on its way, and the close follows it.
+            await asyncio.sleep(0)
+            client.outbox.close(CloseCode.RESTART)
+            await client.read_one()
+        await asyncio.wait_for(written(client.outbox), 10)
+        assert (client.outbox.is_broken, client.ends, client.cancelled, len(client.sent)) == (True, 1, 1, taken)
         put(client, "lost")
-        assert client.sent == []
+        client.outbox.close(CloseCode.TOO_SLOW)
+        assert (len(client.sent), len(client.outbox._queue), client.outbox._queued_characters) == (taken, 0, 0)
 
-    async def test_nothing_is_kept_for_who_is_given_up_before_the_writer_began(self) -> None:
+    async def test_who_takes_something_in_time_again_and_again_is_not_given_up(self, settings: Any) -> None:
+        settings.TENANT_MESSAGING = {"SOCKET_STUCK_TIMEOUT": 1.0}
         client = Client()
         client.stop_reading()
         put(client, "on its way")
-        client.outbox.abandon()
-        await asyncio.sleep(0)
-        put(client, *range(10))
-        assert len(client.outbox._queue) == 0
-        client.read()
+        for number in range(8):
+            put(client, number)
+            await asyncio.sleep(0.15)
+            await client.read_one()
+        await client.drained()
+        assert (client.outbox.is_broken, client.texts) == (False, ["on its way", *(str(number) for number in range(8))])
 
 
 class TestTheFirstStepTakenOutsideOfATask:
@@ -452,7 +465,7 @@ class TestTheFirstStepTakenOutsideOfATask:
         writer = outbox.writer
         assert writer is not None
         await asyncio.sleep(0)
-        outbox.abandon()
+        writer.cancel()
         with pytest.raises(asyncio.CancelledError):
             await writer
         assert seen == ["cleaned up"]

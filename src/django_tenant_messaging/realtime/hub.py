@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,9 @@ GAP_PATIENCE = 0.02
 SHARE_INTERVAL = 0.25
 """Seconds between two reports to the other processes of what heavy users were granted; none without such users."""
 BEATS = 20
-"""Parts into which the heartbeats of an interval are spread."""
+"""Times in an interval that heartbeats are sent to those for whom they are due."""
+SILENT_BEATS = 3
+"""Heartbeats after which a client that has said nothing is closed."""
 
 _hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
 
@@ -99,6 +101,8 @@ class Hub:
         """Whether the process is about to stop, so that nobody is let in."""
         self._is_running = False
         self._schemas: dict[str, int] = {}
+        self._beating: OrderedDict[Socket, None] = OrderedDict()
+        """All sockets, the one whose heartbeat is due next first."""
         self._catch_up = CatchUp(self._on_return)
         self._comparison = Comparison(self)
         self._reading_rooms = 0
@@ -170,6 +174,7 @@ class Hub:
         """
         self.sockets[socket.schema_name, socket.user_id].add(socket)
         self._schemas[socket.schema_name] = self._schemas.get(socket.schema_name, 0) + 1
+        self._beating[socket] = None
         await self.link.subscribe(socket.schema_name)
         self.access.let_in(socket, asked_at)
         online = await self.following.enter(socket)
@@ -190,6 +195,7 @@ class Hub:
         for room_id in list(socket.seats):
             socket.leave_room(room_id)
         self.sockets[key].discard(socket)
+        del self._beating[socket]
         self._schemas[socket.schema_name] -= 1
         if not self.sockets[key]:
             del self.sockets[key]
@@ -219,17 +225,12 @@ class Hub:
             socket.close(CloseCode.UNAVAILABLE)
 
     def tidy(self) -> None:
-        """Forget the rooms that nobody follows, and the clients that take nothing."""
+        """Forget the rooms that nobody follows."""
         self.garbage.tidy(sum(self._schemas.values()))
         now = time.monotonic()
         for key, feed in list(self.feeds.items()):
             if feed.is_idle(now):
                 del self.feeds[key]
-        patience = messaging_settings.SOCKET_STUCK_TIMEOUT
-        for sockets in self.sockets.values():
-            for socket in sockets:
-                if socket.outbox.writer is not None and now - socket.outbox.writing_since > patience:
-                    socket.outbox.abandon()
 
     # Rooms
 
@@ -381,14 +382,17 @@ class Hub:
     # Heartbeats
 
     async def _beat_forever(self) -> None:
-        """Send each socket its heartbeat, a part of them at a time, and close those that are silent."""
+        """Send each socket its heartbeat when it is due, and close those that are silent."""
         while True:
             interval = messaging_settings.HEARTBEAT_INTERVAL
             await asyncio.sleep(interval / BEATS)
-            now = time.monotonic()
-            for socket in [socket for sockets in self.sockets.values() for socket in sockets]:
-                if socket.last_heard < now - 3 * interval:
-                    socket.close(CloseCode.TOO_SLOW)
-                elif socket.is_welcomed and now - socket.last_beat >= interval:
-                    socket.last_beat = now
-                    socket.beat()
+            self._beat(time.monotonic(), interval)
+
+    def _beat(self, now: float, interval: float) -> None:
+        while self._beating and now - (socket := next(iter(self._beating))).last_beat >= interval:
+            self._beating.move_to_end(socket)
+            socket.last_beat = now
+            if now - socket.last_heard >= SILENT_BEATS * interval:
+                socket.close(CloseCode.TOO_SLOW)
+            elif socket.is_welcomed:
+                socket.beat()

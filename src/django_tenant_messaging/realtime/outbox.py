@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -46,12 +45,12 @@ class Outbox:
         "_max_characters",
         "_max_texts",
         "_on_end",
+        "_patience",
         "_queue",
         "_queued_characters",
         "_send",
         "is_broken",
         "writer",
-        "writing_since",
     )
 
     def __init__(self, send: AsgiSend, on_end: Callable[[], None]) -> None:
@@ -64,9 +63,9 @@ class Outbox:
         # Asked at every delivery: looking the settings up each time took a quarter of the loop's time.
         self._max_texts = messaging_settings.SOCKET_QUEUE_EVENTS
         self._max_characters = messaging_settings.SOCKET_QUEUE_BYTES
+        self._patience = messaging_settings.SOCKET_STUCK_TIMEOUT
         self.writer: asyncio.Task[None] | None = None
         """Runs while the client makes the server wait."""
-        self.writing_since = 0.0
         self.is_broken = False
         """Whether the server refused a write: the client is gone."""
 
@@ -146,12 +145,6 @@ class Outbox:
             if self.writer is None and not self.is_broken:
                 self._write(self._close_message())
 
-    def abandon(self) -> None:
-        """Give the client up: it takes nothing at all, not even a close."""
-        if self.writer is not None:
-            self.writer.cancel()
-        self._break()
-
     def reading_ended(self) -> None:
         """Nobody reads from the client any more, so nobody is told of the end of writing."""
         # A connection's objects are freed at once if they don't hold each other in a circle; else a server whose
@@ -171,24 +164,27 @@ class Outbox:
         except Exception:  # noqa: BLE001 - a client that vanished raises the server's own class
             self._break()
         else:
-            self.writing_since = time.monotonic()
             self.writer = asyncio.get_running_loop().create_task(self._write_on(_Begun(steps, waited_for)))
 
     async def _write_on(self, begun: Awaitable[None]) -> None:
         try:
-            await begun
+            await self._in_time(begun)
             while self._queue:
                 text = self._take()
                 self._tell_room()
-                self.writing_since = time.monotonic()
-                await self._send({"type": "websocket.send", "text": text})
+                await self._in_time(self._send({"type": "websocket.send", "text": text}))
             if self._close_code is not None:
-                await self._send(self._close_message())
+                await self._in_time(self._send(self._close_message()))
                 self._on_end()
         except Exception:  # noqa: BLE001 - a client that vanished raises the server's own class
             self._break()
         finally:
             self.writer = None
+
+    async def _in_time(self, writing: Awaitable[None]) -> None:
+        """Wait for a write, but not for ever: a client that takes nothing at all, not even a close, is given up."""
+        async with asyncio.timeout(self._patience):
+            await writing
 
     def _take(self) -> str:
         texts: list[str] = []

@@ -31,8 +31,8 @@ MAX_BATCH = 100
 """Most messages of one statement. Larger ones gain nothing: at 100 the commit is a hundredth of the cost."""
 MAX_BATCH_CHARACTERS = 1_000_000
 ROOM_SHARE = 8
-"""Messages that a room may have in a statement, however many other rooms wait. What is committed together is one frame for
-each client, and the clients' next messages come together too. With more a room would wait longer for its turn."""
+"""Messages that a room may have in a statement, however many other rooms wait. What is committed together is one frame
+for each client, and the clients' next messages come together too. With more a room would wait longer for its turn."""
 MAX_PASSED_OVER = 4
 """Statements that may find a room locked, one after the other, before one waits for it alone."""
 MAX_STATEMENTS = 2
@@ -96,9 +96,9 @@ class Lane:
 
     Up to ``MAX_STATEMENTS`` run at a time, so that the database writes while the next is prepared, but never two for
     the same room: its messages are written in the order in which they came, and nobody waits for a lock of our own.
-    What comes meanwhile shares the next statement, some of each room's; what is left of a room's waits for its next turn.
-    A room that is met locked, as another process just writes to it, is tried again with the next statements; one that
-    somebody keeps locked gets a task of its own that waits for it.
+    What comes meanwhile shares the next statement, some of each room's; what is left of a room's waits for its next
+    turn. A room that is met locked, as another process just writes to it, is tried again with the next statements; one
+    that somebody keeps locked gets a task of its own that waits for it.
     """
 
     def __init__(
