@@ -164,7 +164,8 @@ class MessagingSettings:
     SOCKET_QUEUE_BYTES = Setting(1_048_576, at_least(65_536))
     """Most bytes that wait for a socket that reads slowly."""
     SOCKET_STUCK_TIMEOUT = Setting(15.0, seconds(0.1))
-    """Seconds that a single write to a socket may take before the socket is closed with 4408."""
+    """Seconds that a single write to a socket may take before the socket is closed with 4408. The close may take as
+    long; a client that doesn't take that either is given up."""
     DATABASE_THREADS = Setting(8, at_least(1))
     """Threads, each with one database connection at most, that a process uses for WebSocket work. A tenant gets as
     many of them as it leaves free to the others: alone half of them, rounded up."""

@@ -7,12 +7,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from ..conf import messaging_settings
-
-if TYPE_CHECKING:
-    from .close_codes import CloseCode
+from .close_codes import CloseCode
 
 AsgiSend = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -168,11 +166,15 @@ class Outbox:
 
     async def _write_on(self, begun: Awaitable[None]) -> None:
         try:
-            await self._in_time(begun)
-            while self._queue:
-                text = self._take()
-                self._tell_room()
-                await self._in_time(self._send({"type": "websocket.send", "text": text}))
+            try:
+                await self._in_time(begun)
+                while self._queue:
+                    text = self._take()
+                    self._tell_room()
+                    await self._in_time(self._send({"type": "websocket.send", "text": text}))
+            except TimeoutError:
+                # If it reads on after all, it hears why.
+                self.close(CloseCode.TOO_SLOW)
             if self._close_code is not None:
                 await self._in_time(self._send(self._close_message()))
                 self._on_end()
@@ -182,7 +184,7 @@ class Outbox:
             self.writer = None
 
     async def _in_time(self, writing: Awaitable[None]) -> None:
-        """Wait for a write, but not for ever: a client that takes nothing at all, not even a close, is given up."""
+        """Wait for a write, but not for ever. Raises ``TimeoutError``."""
         async with asyncio.timeout(self._patience):
             await writing
 
