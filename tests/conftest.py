@@ -142,6 +142,22 @@ def team(tenants: tuple[Tenant, Tenant], people: tuple[str, ...]) -> None:
 
 
 @pytest.fixture
+def no_pool(tenants: tuple[Tenant, Tenant]) -> Iterator[None]:
+    """Django's connections without a pool, as most hosts have them: each of many threads has one."""
+    from django.db import connections
+
+    from django_tenant_messaging.tenancy import close_executor
+
+    disconnect_django()
+    options = connections.settings["default"]["OPTIONS"]
+    pool = options.pop("pool")
+    yield
+    close_executor()
+    disconnect_django()
+    options["pool"] = pool
+
+
+@pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The time by which verdicts of schemas run out; it stands until the test moves it."""
     from tests.harness.clock import Clock

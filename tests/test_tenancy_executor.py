@@ -27,7 +27,6 @@ from django_tenant_messaging.tenancy import (
     thread_connections,
 )
 from tests.harness.breaking import locked_table
-from tests.harness.run import disconnect_django
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,18 +55,6 @@ def all_of(*calls: tuple[str, Callable[..., Any]]) -> list[Any]:
         return await asyncio.gather(*(run_in_tenant(*call) for call in calls), return_exceptions=True)
 
     return asyncio.run(run())
-
-
-@pytest.fixture
-def no_pool(tenants: Any) -> Iterator[None]:
-    """Django's connections without a pool, as most hosts have them."""
-    disconnect_django()
-    options = connections.settings["default"]["OPTIONS"]
-    pool = options.pop("pool")
-    yield
-    close_executor()
-    disconnect_django()
-    options["pool"] = pool
 
 
 def backend() -> int:
