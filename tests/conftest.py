@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -56,6 +57,8 @@ RUN_KEEPER = pytest.StashKey[RunKeeper]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A script's background job ignores Ctrl-C, and so would all that the tests start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     keeper = config.stash[RUN_KEEPER] = RunKeeper()
     config.pluginmanager.register(keeper)
 
