@@ -29,7 +29,7 @@ lint: ## check style, types and the layers
 docs: ## build the documentation into docs/_build
 	@$(IN) dev -m sphinx -W --keep-going -q docs docs/_build
 
-bench: ## measure delivery beside the limit and beside hand-written consumers: about 40 minutes; BENCH="--quick" for 3
+bench: ## measure delivery beside the limit and beside hand-written consumers: about 45 minutes; BENCH="--quick" for 3
 	@$(IN) bench benchmarks/delivery.py $(BENCH)
 
 bench-gate: ## measure what the migration gate costs, beside migrate_schemas --check

@@ -1,6 +1,6 @@
 """How fast messages are delivered, beside the limit and beside hand-written consumers; every delivery is checked.
 
-    make bench                                            all of it, about 40 minutes
+    make bench                                            all of it, about 45 minutes
     make bench BENCH="--quick"                            each part in small, to see that it works
     make bench BENCH="--scenario A --contender ours --contender limit --seconds 10"
     python benchmarks/delivery.py --scenario A --contender ours --seconds 5

@@ -100,7 +100,7 @@ class Stage:
         """The best that a closed loop brings, over the number of messages that each sender has under way."""
         best, found = 0.0, in_flight[0]
         for number in in_flight:
-            tried = self.measure(Closed(tuple(senders), number, probe)).outcome
+            tried = self.typical(Closed(tuple(senders), number, probe), rate, rounds=rounds).outcome
             # A rate at which messages are lost is none, unless they always are.
             reached = 0.0 if best and "lost" in tried.faults else rate(tried)
             if reached > best:
