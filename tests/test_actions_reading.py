@@ -5,11 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
+from django.db import OperationalError
 from django.test import override_settings
 from django.utils import timezone
 
 from django_tenant_messaging import actions
+from django_tenant_messaging.actions import reading
 from django_tenant_messaging.events import PresenceChanged, ReadPositionMoved, TypingChanged, bus
 from django_tenant_messaging.exceptions import Invalid, NotFound
 from django_tenant_messaging.models import Membership, Message, Notification, UserStatus
@@ -113,6 +116,42 @@ def test_reading_queries(world: World) -> None:
     room_id = Message.objects.create(sender=world.alice, receiver=world.bob, content="Hi").room_id
     with exactly(4):
         actions.mark_read(world.bob, room_id=room_id, seq=1)
+
+
+def test_reading_without_waiting_costs_one_query_more(world: World) -> None:
+    actions.send_message(world.alice, room_id=TEAM, content="@bob hello")
+    with exactly(4):
+        assert actions.mark_read_where_free(world.bob, room_id=TEAM, seq=1) == 1
+    with exactly(1):
+        assert actions.mark_read_where_free(world.bob, room_id=TEAM, seq=1) == 1
+    assert unread(world.bob) == 0
+
+
+@pytest.mark.parametrize("model", [Membership, Notification])
+def test_reading_without_waiting_does_nothing_when_anything_is_locked(
+    world: World, events: list[Any], database_url: str, model: type[Membership | Notification]
+) -> None:
+    actions.send_message(world.alice, room_id=TEAM, content="@bob hello")
+    events.clear()
+    with psycopg.connect(database_url) as other:
+        mine = f"SELECT FROM acme.{model._meta.db_table} WHERE user_id = %s FOR UPDATE"
+        assert other.execute(mine, [world.bob.pk]).rowcount
+        assert actions.mark_read_where_free(world.bob, room_id=TEAM, seq=1) is None
+        assert unread(world.bob) == 1
+        assert Membership.objects.get(room_id=TEAM, user=world.bob).last_read_seq == 0
+    assert events == []
+    assert actions.mark_read_where_free(world.bob, room_id=TEAM, seq=1) == 1
+    assert [type(event) for event in events] == [ReadPositionMoved]
+
+
+def test_reading_without_waiting_raises_what_is_no_lock(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(*_args: Any) -> None:
+        raise OperationalError("gone")
+
+    actions.send_message(world.alice, room_id=TEAM, content="hello")
+    monkeypatch.setattr(reading, "emit_on_commit", ended)
+    with pytest.raises(OperationalError):
+        actions.mark_read_where_free(world.bob, room_id=TEAM, seq=1)
 
 
 def test_read_positions_never_go_back(world: World) -> None:

@@ -28,6 +28,7 @@ HOST = ROOT / "tests/projects/host"
 INNER_ACTIONS = {
     "end_session",
     "expire_connections",
+    "mark_read_where_free",
     "renew_connections",
     "renew_connections_of",
     "send_messages_where_free",

@@ -10,7 +10,7 @@ import pytest
 
 from django_tenant_messaging import actions
 from django_tenant_messaging.exceptions import Unavailable
-from django_tenant_messaging.models import RoomCounter
+from django_tenant_messaging.models import Membership, RoomCounter
 from django_tenant_messaging.realtime.turns import Turns
 from tests.sending.senders import Hold
 
@@ -113,6 +113,24 @@ class TestALockedRoom:
         assert not any(task.done() for task in waiting)
         await hold.end()
         await asyncio.gather(*waiting)
+
+
+class TestLockedMemberships:
+    async def test_reads_leave_threads_to_the_rest(self, acme: Tenant, peers: Peers, hold: Hold) -> None:
+        await hold.rows(Membership, f"room_id = {LOCKED}")
+        reads = [
+            asyncio.create_task((await peers.connect(acme, name)).ask("read", room=LOCKED, seq=1))
+            for name in ("alice", "carol") * 3
+        ]
+        bob = await peers.connect(acme, "bob")
+        await hold.blocked(1)
+        assert (await bob.post(FREE, "new"))["type"] == "ok"
+        assert (await bob.ask("history", room=LOCKED))["type"] == "ok"
+        assert (await (await peers.connect(acme, "alice")).ask("read", room=FREE, seq=2))["seq"] == 2
+        assert len(await hold.blocked(1)) == 1
+        assert not any(task.done() for task in reads)
+        await hold.end()
+        assert {reply["seq"] for reply in await asyncio.gather(*reads)} == {1}
 
 
 class TestTurns:

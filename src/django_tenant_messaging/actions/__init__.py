@@ -12,7 +12,7 @@ from .editing import edit_message
 from .memberships import add_members, leave_room, remove_member
 from .messages import Draft, send_message, send_messages, send_messages_where_free
 from .notifications import mark_notifications_read
-from .reading import mark_read
+from .reading import mark_read, mark_read_where_free
 from .renaming import rename_room
 from .rooms import create_room, open_direct_room
 from .statuses import (
@@ -36,6 +36,7 @@ __all__ = [
     "leave_room",
     "mark_notifications_read",
     "mark_read",
+    "mark_read_where_free",
     "open_direct_room",
     "recheck_access",
     "remove_member",

@@ -1,4 +1,4 @@
-"""What a client's frames do to what is there already: edit, delete, rename, and reading what was before."""
+"""What a client's frames do to what is there already: edit, delete, rename, mark as read; and what was before."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from ..payloads import (
     ChangeReply,
     Delete,
     Edit,
+    Read,
+    ReadReply,
     Rename,
     RenameReply,
     RevisionPayload,
@@ -42,6 +44,18 @@ async def read_revisions(socket: Socket, frame: Revisions) -> RevisionsReply:
         message_id=frame.message_id,
         revisions=[RevisionPayload.of(revision) for revision in revisions],
     )
+
+
+async def move_read_position(socket: Socket, frame: Read, turns: Turns) -> ReadReply:
+    """Mark a room as read and return the reply; when it is the room's turn only if somebody keeps locked what that
+    writes: members read at the same time, and mustn't wait for each other.
+    """
+    schema_name, read = socket.schema_name, {"room_id": frame.room, "seq": frame.seq}
+    seq = await run_in_tenant(schema_name, actions.mark_read_where_free, socket.user, **read)
+    if seq is None:
+        async with turns.of_room(schema_name, frame.room):
+            seq = await run_in_tenant(schema_name, actions.mark_read, socket.user, **read)
+    return ReadReply(id=frame.id, room=frame.room, seq=seq)
 
 
 async def carry_out_change(socket: Socket, frame: Edit | Delete | Rename, turns: Turns) -> BaseModel:

@@ -21,7 +21,6 @@ from ..payloads import (
     Ping,
     Position,
     Read,
-    ReadReply,
     Rename,
     Resume,
     ResumeReply,
@@ -33,7 +32,7 @@ from ..payloads import (
     Typing,
 )
 from ..tenancy import run_in_tenant
-from .changes import carry_out_change, read_revisions
+from .changes import carry_out_change, move_read_position, read_revisions
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -127,8 +126,7 @@ async def _carry_out(
         case Revisions():
             return await read_revisions(socket, frame)
         case Read():
-            seq = await run_in_tenant(schema_name, actions.mark_read, user, room_id=frame.room, seq=frame.seq)
-            return ReadReply(id=frame.id, room=frame.room, seq=seq)
+            return await move_read_position(socket, frame, turns)
         case Typing():
             await run_in_tenant(schema_name, actions.set_typing, user, room_id=frame.room, is_typing=frame.is_typing)
             return OkFrame(id=frame.id)
