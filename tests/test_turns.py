@@ -132,6 +132,22 @@ class TestLockedMemberships:
         await hold.end()
         assert {reply["seq"] for reply in await asyncio.gather(*reads)} == {1}
 
+    async def test_who_cannot_read_in_time_is_told_and_the_other_tenant_notices_nothing(
+        self, acme: Tenant, globex: Tenant, peers: Peers, hold: Hold, settings: Any
+    ) -> None:
+        settings.TENANT_MESSAGING = {"LOCK_TIMEOUT": 0.3}
+        await hold.rows(Membership, f"room_id = {LOCKED}")
+        here = [await peers.connect(acme, name) for name in ("alice", "carol") * 3]
+        there = await peers.connect(globex, "alice")
+        reads = [asyncio.create_task(peer.ask("read", room=LOCKED, seq=1)) for peer in here]
+        await hold.blocked(1)
+        assert (await there.ask("read", room=LOCKED, seq=1))["seq"] == 1
+        replies = await asyncio.gather(*reads)
+        assert {(reply["type"], reply.get("code")) for reply in replies} == {("error", "unavailable")}
+        await hold.end()
+        assert here[0].of_type("read") == []
+        assert (await here[0].ask("read", room=LOCKED, seq=1))["seq"] == 1
+
 
 class TestTurns:
     async def test_one_of_a_room_at_a_time_and_a_quarter_of_the_threads_of_a_tenant(self) -> None:
