@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from django_tenant_messaging.exceptions import RateLimited
-from django_tenant_messaging.realtime import limits
-from django_tenant_messaging.realtime.buckets import MAX_DEBT, QUIET_BURST, QUIET_SHARE, Limit, TokenBucket
-from django_tenant_messaging.realtime.limits import Key, Limiter, Scope
+from django_tenant_messaging.limits import Key, Limiter, Scope, share_limiter, shared_limiter, unshare_limiter
+from django_tenant_messaging.limits import limiter as module
+from django_tenant_messaging.limits.buckets import MAX_DEBT, QUIET_BURST, QUIET_SHARE, Limit, TokenBucket
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: A clock that has run for a while, where rounding shows.
 START = 1_000_000.0
@@ -188,7 +194,7 @@ def test_buckets_that_are_full_again_are_forgotten() -> None:
 
 
 def test_memory_is_bounded_also_when_no_bucket_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_BUCKETS", 2_000)
+    monkeypatch.setattr(module, "MAX_BUCKETS", 2_000)
     found = limiter(user=(0.001, 5))
     heavy = [Key(Scope.USER, "acme", f"heavy{number}") for number in range(100)]
     for key in heavy:
@@ -236,7 +242,7 @@ def test_sockets_are_nobody_elses_business() -> None:
 
 
 def test_a_report_is_bounded_and_the_rest_comes_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_REPORTED", 10)
+    monkeypatch.setattr(module, "MAX_REPORTED", 10)
     found = limiter(user=(1, 10))
     for number in range(25):
         found.check([(Key(Scope.USER, "acme", str(number)), 10)], START)
@@ -280,3 +286,29 @@ def test_a_flood_over_several_processes_is_bounded(
     steady = limit.rate * (1 + (processes - 1) * QUIET_SHARE) * seconds
     unheard = (1 + QUIET_BURST) * limit.burst + limit.rate * interval
     assert total <= limit.burst + steady + (processes - 1) * unheard + processes
+
+
+@pytest.fixture
+def eager_threads() -> Iterator[None]:
+    """Threads that take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("eager_threads")
+def test_threads_take_no_more_than_there_is() -> None:
+    found = limiter(user=(1, 2_000), room=(1, 2_000))
+    with ThreadPoolExecutor(8) as pool:
+        granted = list(pool.map(lambda _: grants(found, ALICE, ROOM, now=START), range(8)))
+    assert sum(granted) == 2_000
+
+
+def test_the_faces_of_a_process_share_the_limiter_of_its_sockets() -> None:
+    of_sockets = limiter(user=(1, 3))
+    own = shared_limiter()
+    share_limiter(of_sockets)
+    assert shared_limiter() is of_sockets
+    unshare_limiter(of_sockets)
+    assert shared_limiter() is own is not of_sockets

@@ -11,12 +11,12 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from django_tenant_messaging import actions
+from django_tenant_messaging.limits import Limiter
 from django_tenant_messaging.models import Message
 from django_tenant_messaging.payloads import ClientFrame
 from django_tenant_messaging.realtime import asgi
 from django_tenant_messaging.realtime.allowance import COSTS
 from django_tenant_messaging.realtime.hub import Hub, hub_of_this_loop
-from django_tenant_messaging.realtime.limits import Limiter
 from django_tenant_messaging.tenancy import run_in_tenant
 from tests.harness.peer import another_hub, scope_for, session_of
 from tests.harness.unlimited import UNLIMITED

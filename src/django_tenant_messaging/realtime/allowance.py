@@ -11,7 +11,7 @@ from django.conf import settings
 
 from ..conf import messaging_settings
 from ..exceptions import RateLimited
-from .limits import Charge, Key, Limiter, Scope
+from ..limits import Charge, Key, Limiter, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,11 +7,12 @@ import logging
 import time
 import uuid
 from collections import OrderedDict, defaultdict
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from ..conf import messaging_settings
 from ..exceptions import MessagingError
+from ..limits import Limiter, limits_of_settings, share_limiter, unshare_limiter
 from ..selectors import read_changes
 from ..tenancy import run_in_tenant
 from .access import AccessKeeper
@@ -23,7 +24,6 @@ from .feeds import RoomFeed
 from .following import Following
 from .garbage import GarbageKeeper
 from .hints import Hint, from_message, hint_of
-from .limits import Limiter, limits_of_settings
 from .link import LIMITS, LayerLink
 from .outbox import joined
 from .presence import PresenceKeeper
@@ -113,6 +113,7 @@ class Hub:
         """Begin the background work."""
         self._is_running = True
         Hub.running += 1
+        share_limiter(self.limiter)
         self.garbage.start()
         self.link.start()
         self.spawn(self._comparison.run_forever())
@@ -150,6 +151,7 @@ class Hub:
         if self._is_running:
             self._is_running = False
             Hub.running -= 1
+            unshare_limiter(self.limiter)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine in the background, as long as the hub runs."""
@@ -281,7 +283,9 @@ class Hub:
             self._dispatch(message["schema"], from_message(message))
 
     def _share_soon(self) -> None:
-        self.loop.call_later(SHARE_INTERVAL, self._share)
+        # A page asks from its own thread, and maybe after the loop was closed.
+        with suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self.loop.call_later, SHARE_INTERVAL, self._share)
 
     def _share(self) -> None:
         """Tell the other processes what heavy users, rooms and tenants were granted here."""

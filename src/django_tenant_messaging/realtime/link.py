@@ -17,8 +17,8 @@ from .hints import to_message
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from ..limits import Share
     from .hints import Hint
-    from .limits import Share
 
 logger = logging.getLogger(__name__)
 

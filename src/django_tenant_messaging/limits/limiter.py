@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from enum import StrEnum
 from heapq import nsmallest
+from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..conf import messaging_settings
@@ -60,9 +61,9 @@ def limits_of_settings() -> dict[Scope, Limit]:
 
 
 class Limiter:
-    """The buckets of a process. One that isn't there is full.
+    """The buckets of a process. One that isn't there is full. Sockets use it from the event loop, pages from threads.
 
-    ``on_loud`` is called when there is something to report, once for each report.
+    ``on_loud`` is called when there is something to report, once for each report, in the thread that asked.
     """
 
     def __init__(self, limits: Mapping[Scope, Limit], on_loud: Callable[[], None] = lambda: None) -> None:
@@ -71,6 +72,7 @@ class Limiter:
         self._buckets: dict[Key, TokenBucket] = {}
         self._loud: set[Key] = set()
         self._tidy_at = 1_000
+        self._lock = Lock()
 
     def __len__(self) -> int:
         return len(self._buckets)
@@ -80,6 +82,14 @@ class Limiter:
 
         Raises :class:`~django_tenant_messaging.exceptions.RateLimited` for the one that has to wait longest.
         """
+        with self._lock:
+            has_become_loud = self._take(charges, now)
+        if has_become_loud:
+            self._on_loud()
+
+    def _take(self, charges: Sequence[Charge], now: float) -> bool:
+        """Take the tokens, and say whether these are the first that others should hear of."""
+        was_quiet = not self._loud
         asked = [(self._bucket(key, now), key, tokens) for key, tokens in charges if key.scope in self._limits]
         longest, refused = 0.0, None
         for bucket, key, tokens in asked:
@@ -89,29 +99,31 @@ class Limiter:
             raise RateLimited(refused, *self._limits[refused], retry_after=math.ceil(longest * 1000) / 1000)
         for bucket, key, tokens in asked:
             if bucket.take(tokens, now) and key.scope is not Scope.SOCKET:
-                if not self._loud:
-                    self._on_loud()
                 self._loud.add(key)
+        return was_quiet and bool(self._loud)
 
     def report(self, now: float) -> list[Share]:
         """Return what other processes should hear, and count it as told; nothing as long as nobody takes much."""
         shares: list[Share] = []
-        while self._loud and len(shares) < MAX_REPORTED:
-            key = self._loud.pop()
-            bucket = self._buckets.get(key)
-            if bucket is not None and (tokens := bucket.unreported(now)):
-                shares.append((str(key.scope), key.schema_name, key.id, tokens))
-                bucket.reported()
-        if self._loud:
+        with self._lock:
+            while self._loud and len(shares) < MAX_REPORTED:
+                key = self._loud.pop()
+                bucket = self._buckets.get(key)
+                if bucket is not None and (tokens := bucket.unreported(now)):
+                    shares.append((str(key.scope), key.schema_name, key.id, tokens))
+                    bucket.reported()
+            is_more = bool(self._loud)
+        if is_more:
             self._on_loud()
         return shares
 
     def absorb(self, shares: Iterable[Share], now: float) -> None:
         """Take away what another process reports that it granted."""
-        for scope, schema_name, key, tokens in shares:
-            # Another release may know other scopes, and other settings limit others.
-            if scope in self._limits:
-                self._bucket(Key(Scope(scope), schema_name, key), now).take_away(tokens, now)
+        with self._lock:
+            for scope, schema_name, key, tokens in shares:
+                # Another release may know other scopes, and other settings limit others.
+                if scope in self._limits:
+                    self._bucket(Key(Scope(scope), schema_name, key), now).take_away(tokens, now)
 
     def _bucket(self, key: Key, now: float) -> TokenBucket:
         bucket = self._buckets.get(key)
