@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from django_tenant_messaging.tenancy import readiness_of
+from example.services.process import python_path
 from tests.harness.breaking import without_record, without_table
 from tests.harness.peer import session_of
 
@@ -84,7 +85,7 @@ def sessions(acme: Tenant, globex: Tenant, people: tuple[str, ...]) -> dict[str,
 
 def reported(database_url: str, sessions: dict[str, str], init: str) -> tuple[list[int], list[dict[str, Any]]]:
     """What a message to each tenant is answered with, and the events that Sentry is sent, set up by `init`."""
-    path = os.pathsep.join(str(folder) for folder in (ROOT, ROOT / "example_project"))
+    path = python_path(ROOT, ROOT / "example_project")
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         env={

@@ -35,6 +35,7 @@ from django_tenant_messaging.tenancy.gate import inspect_schema, verdicts
 from django_tenant_messaging.tenancy.gate.migrating import migration_lock, run_migrations
 from django_tenant_messaging.types import SchemaState
 from example.customers.models import Customer
+from example.services.process import python_path
 from tests.harness.together import outcomes
 
 if TYPE_CHECKING:
@@ -354,7 +355,7 @@ def test_killed_creation_is_seen_and_repaired(
 ) -> None:
     modules = second_migration(WAITS)
     (tmp_path / "killed_settings.py").write_text(f"from tests.settings import *\nMIGRATION_MODULES = {modules!r}\n")
-    path = os.pathsep.join(str(folder) for folder in (ROOT, ROOT / "example_project", tmp_path))
+    path = python_path(ROOT, ROOT / "example_project", tmp_path)
     env = {**os.environ, "PYTHONPATH": path, "DATABASE_URL": database_url, "DJANGO_SETTINGS_MODULE": "killed_settings"}
     script = (
         "import django; django.setup()\n"

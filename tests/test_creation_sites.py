@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from django_tenant_messaging.tenancy.gate.sites import complete_domain
+from example.services.process import python_path
 from tests.harness.queries import exactly
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture(scope="module")
 def story(run: Run, worker_id: str) -> dict[str, Any]:
     """What `tests/site_story.py` saw."""
-    path = os.pathsep.join(str(folder) for folder in (ROOT, ROOT / "example_project"))
+    path = python_path(ROOT, ROOT / "example_project")
     url = run.create(f"{worker_id}_sites")
     env = {**os.environ, "PYTHONPATH": path, "DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "tests.settings_sites"}
     done = subprocess.run(

@@ -25,6 +25,7 @@ from django_tenant_messaging.tenancy import readiness_of_all
 from django_tenant_messaging.tenancy.gate import BYPASS_VARIABLE, verdicts
 from django_tenant_messaging.types import Readiness, SchemaState
 from example.customers.models import Customer
+from example.services.process import python_path
 from tests.harness.breaking import without_record, without_table
 from tests.harness.peer import scope_for
 from tests.harness.run import point_django_at
@@ -82,7 +83,7 @@ def dead_database(database_url: str) -> Iterator[None]:
 
 
 def run_python(program: str, **env: str) -> str:
-    path = os.pathsep.join(str(folder) for folder in (ROOT, ROOT / "example_project"))
+    path = python_path(ROOT, ROOT / "example_project")
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         env={**os.environ, "PYTHONPATH": path, "DJANGO_SETTINGS_MODULE": "tests.settings", **env},

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from example.services.process import python_path
 from tests.harness.breaking import STATUS_TABLE
 from tests.harness.spare import execute, spare_tenant
 
@@ -33,7 +34,7 @@ TENANT_DB_ALIAS = "tenants"
 def verify(tmp_path: Path, database_url: str) -> Callable[..., tuple[int, dict[str, Any]]]:
     """Runs the command in a host whose default database is another; returns its exit status and its document."""
     (tmp_path / "other_alias.py").write_text(SETTINGS)
-    path = os.pathsep.join(str(folder) for folder in (tmp_path, ROOT, ROOT / "example_project"))
+    path = python_path(tmp_path, ROOT, ROOT / "example_project")
     env = {
         **os.environ,
         "PYTHONPATH": path,

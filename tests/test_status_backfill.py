@@ -26,6 +26,7 @@ from django_tenant_messaging.models import UserStatus
 from django_tenant_messaging.permissions import belongs_to_tenant, may_use_tenant
 from django_tenant_messaging.tenancy import require_ready
 from django_tenant_messaging.tenancy.gate import verdicts
+from example.services.process import python_path
 from tests.harness.breaking import STATUS_TABLE, without_record, without_table
 from tests.harness.commands import Terminal, run_command
 from tests.harness.presence import connection_opened
@@ -377,7 +378,7 @@ def test_command_shows_progress_to_people_only(acme: Tenant) -> None:
 def test_two_commands_at_once(acme: Tenant, globex: Tenant, database_url: str) -> None:
     for tenant in (acme, globex):
         without_statuses(tenant, 3_000)
-    path = os.pathsep.join(str(folder) for folder in (ROOT, ROOT / "example_project"))
+    path = python_path(ROOT, ROOT / "example_project")
     env = {**os.environ, "PYTHONPATH": path, "DATABASE_URL": database_url, "DJANGO_SETTINGS_MODULE": "tests.settings"}
     command = [sys.executable, "-W", "error", "-m", "django", "create_user_statuses"]
 

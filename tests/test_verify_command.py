@@ -26,6 +26,7 @@ from django_tenant_messaging.models import Message
 from django_tenant_messaging.tenancy.gate import inspect_schema, inspection, verdicts
 from django_tenant_messaging.tenancy.gate.migrating import migration_lock
 from django_tenant_messaging.types import SchemaState
+from example.services.process import python_path
 from tests.harness.breaking import STATUS_TABLE, locked_table, without_table
 from tests.harness.commands import Terminal, run_command
 from tests.harness.queries import queries
@@ -55,7 +56,7 @@ def drift(*tenants: Tenant) -> None:
 
 def start(database_url: str, *arguments: str, **env: str) -> subprocess.Popen[str]:
     """The command as a process of its own, that leads a group as one that was typed in a terminal does."""
-    path = os.pathsep.join(str(folder) for folder in (ROOT, ROOT / "src", ROOT / "example_project"))
+    path = python_path(ROOT, ROOT / "example_project")
     settings = {"DATABASE_URL": database_url, "DJANGO_SETTINGS_MODULE": "tests.settings", "PYTHONPATH": path, **env}
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "django", "verify_tenant_migrations", *arguments],

@@ -22,7 +22,7 @@ from benchmarks.rig.dialects import Dialect, Messaging, Plain
 from benchmarks.rig.meters import Meter, private_bytes
 from benchmarks.rig.wires import Client
 from example.services import LocalRedis, ServiceError
-from example.services.process import end, spawn
+from example.services.process import end, python_path, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -161,7 +161,7 @@ class Contender(ABC):
             redis = stack.enter_context(LocalRedis())
             environment = {
                 **os.environ,
-                "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "example_project")]),
+                "PYTHONPATH": python_path(ROOT, ROOT / "example_project"),
                 **self.environment(services, redis),
             }
             log = stack.enter_context(services.log(self).open("ab"))

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from example.services.process import ServiceError, end, spawn
+from example.services.process import ServiceError, end, python_path, spawn
 
 if TYPE_CHECKING:
     import subprocess
@@ -48,7 +48,7 @@ def own_server(tell: Callable[[str], object]) -> Iterator[tuple[str, int]]:
     # In debug mode Django keeps the text of every query.
     environment = {
         **os.environ,
-        "PYTHONPATH": str(PROJECT_DIR),
+        "PYTHONPATH": python_path(PROJECT_DIR),
         "DEBUG": "0",
         "TENANT_MESSAGING": json.dumps(UNLIMITED),
     }

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from example.services.process import end, spawn
+from example.services.process import end, python_path, spawn
 from tests.harness.sites import Sites
 from tests.harness.tenants import PASSWORD
 
@@ -59,7 +59,7 @@ class Server(Sites):
 
     def start(self) -> None:
         """Start the server and return when it accepts connections."""
-        path = os.pathsep.join(str(folder) for folder in (ROOT, ROOT / "example_project"))
+        path = python_path(ROOT, ROOT / "example_project")
         command = [*self._prefix, sys.executable, "-m", "uvicorn", self._application]
         command += ["--host", self.address, "--port", str(self.port), "--ws-max-size", str(256 * 1024)]
         command += ["--timeout-graceful-shutdown", "2", "--no-access-log"]

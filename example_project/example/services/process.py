@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -11,12 +12,18 @@ from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 
 
 class ServiceError(Exception):
     """A service can't be started; the text is one sentence for the person at the terminal."""
+
+
+def python_path(*folders: Path) -> str:
+    """Return the PYTHONPATH of a child that imports from these folders, and else what this process imports."""
+    return os.pathsep.join([*map(str, folders), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
 
 
 def spawn(
