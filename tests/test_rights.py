@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,7 +25,6 @@ from django_tenant_messaging.tenancy import (
     handshake_request,
     public_schema,
     run_in_tenant,
-    table_in,
 )
 from example.customers.models import Domain
 from tests.harness.breaking import STATUS_TABLE, without_table
@@ -132,11 +130,6 @@ def test_one_statement_for_all_tenants_and_one_for_their_addresses(connected: di
         plainly_stay({"acme": connected["acme"][:1]})
     with activated(public_schema()), exactly(3):
         plainly_stay(connected)
-
-
-def test_a_host_may_name_its_table_of_users_as_it_likes() -> None:
-    users = SimpleNamespace(_meta=SimpleNamespace(db_table="User"))
-    assert table_in("acme", users) == '"acme"."User"'
 
 
 def test_a_tenant_that_is_not_ready_is_not_looked_at_with_others(

@@ -9,7 +9,7 @@ from ..events import MessageDeleted, emit_on_commit
 from ..exceptions import Forbidden
 from ..models import ChatRoom, Membership, Mention, Message, MessageRevision, Notification, RoomCounter
 from ..selectors import message_by_id, user_ref
-from ..tenancy import TENANT_DATABASE, current_schema
+from ..tenancy import TENANT_DATABASE, current_schema, table_of
 from .holding import hold_message_locked
 
 if TYPE_CHECKING:
@@ -47,17 +47,17 @@ def delete_message(actor: AbstractBaseUser, *, room_id: int, message_id: int) ->
 def _statement() -> str:
     belongings = (Mention, MessageRevision, Notification)
     removals = ",\n".join(
-        f"{model._meta.model_name}_rows AS (DELETE FROM {model._meta.db_table} WHERE message_id = %(message)s)"
+        f"{model._meta.model_name}_rows AS (DELETE FROM {table_of(model)} WHERE message_id = %(message)s)"
         for model in belongings
     )
     # A deletion is no activity that would bring the conversation to the top of the list.
     return f"""
 WITH place AS (
-    UPDATE {RoomCounter._meta.db_table} SET last_seq = last_seq + 1 WHERE room_id = %(room)s
+    UPDATE {table_of(RoomCounter)} SET last_seq = last_seq + 1 WHERE room_id = %(room)s
     RETURNING last_seq
 ),
 {removals}
-UPDATE {Message._meta.db_table}
+UPDATE {table_of(Message)}
 SET content = '',
     changed_seq = (SELECT last_seq FROM place),
     edited_at = NULL,

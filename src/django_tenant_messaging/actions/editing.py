@@ -14,7 +14,7 @@ from ..exceptions import Conflict, Forbidden
 from ..models import Mention, Message, MessageRevision, Notification, RoomCounter
 from ..models.content import clean_content
 from ..selectors import message_by_id
-from ..tenancy import TENANT_DATABASE, current_schema
+from ..tenancy import TENANT_DATABASE, current_schema, table_of
 from ..types import MessageData, NotificationData
 from .holding import HeldMessage, hold_message_locked
 from .mentions import resolve_mentions
@@ -97,7 +97,7 @@ def _write(
 
 @lru_cache(maxsize=1)
 def _statement() -> str:
-    message, counter = Message._meta.db_table, RoomCounter._meta.db_table
+    message, counter = table_of(Message), table_of(RoomCounter)
     key_type = get_user_model()._meta.pk.rel_db_type(connections[TENANT_DATABASE])
     # An edit is no activity that would bring the conversation to the top of the list.
     return f"""
@@ -105,7 +105,7 @@ WITH place AS (
     UPDATE {counter} SET last_seq = last_seq + 1 WHERE room_id = %(room)s
     RETURNING last_seq
 ), kept AS (
-    INSERT INTO {MessageRevision._meta.db_table} (message_id, content, written_at, replaced_at)
+    INSERT INTO {table_of(MessageRevision)} (message_id, content, written_at, replaced_at)
     SELECT id, content, coalesce(edited_at, timestamp), clock_timestamp() FROM {message} WHERE id = %(message)s
     RETURNING replaced_at
 ), written AS (
@@ -115,15 +115,15 @@ WITH place AS (
         edited_at = (SELECT replaced_at FROM kept)
     WHERE id = %(message)s
 ), no_longer AS (
-    DELETE FROM {Mention._meta.db_table}
+    DELETE FROM {table_of(Mention)}
     WHERE message_id = %(message)s AND user_id <> ALL (%(mentioned)s::{key_type}[])
 ), mentioned AS (
-    INSERT INTO {Mention._meta.db_table} (message_id, user_id)
+    INSERT INTO {table_of(Mention)} (message_id, user_id)
     SELECT %(message)s, name.user_id FROM unnest(%(mentioned)s::{key_type}[]) AS name (user_id)
     ON CONFLICT (message_id, user_id) DO NOTHING
 ), told AS (
     -- Who was told about the message isn't told again. The receiver of a direct one always was.
-    INSERT INTO {Notification._meta.db_table} (user_id, message_id, notification_text, is_read, created_at)
+    INSERT INTO {table_of(Notification)} (user_id, message_id, notification_text, is_read, created_at)
     SELECT name.user_id, %(message)s, %(mention_text)s, false, clock_timestamp()
     FROM unnest(%(mentioned)s::{key_type}[]) AS name (user_id)
     ON CONFLICT (user_id, message_id) DO NOTHING

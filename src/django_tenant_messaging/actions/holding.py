@@ -19,7 +19,7 @@ from django.db import connections
 from ..exceptions import NotFound
 from ..models import ChatRoom, Membership, Message, RoomCounter
 from ..selectors.rooms import MAX_ID
-from ..tenancy import TENANT_DATABASE
+from ..tenancy import TENANT_DATABASE, table_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -84,11 +84,11 @@ def _member_and_counter() -> str:
     # Each part asks for the one before, so that the locks are taken in this order.
     return f"""
 WITH member AS (
-    SELECT role, visible_after_seq FROM {Membership._meta.db_table}
+    SELECT role, visible_after_seq FROM {table_of(Membership)}
     WHERE room_id = %(room)s AND user_id = %(actor)s AND left_seq IS NULL
     FOR SHARE
 ), counter AS (
-    SELECT room_id FROM {RoomCounter._meta.db_table}
+    SELECT room_id FROM {table_of(RoomCounter)}
     WHERE room_id = %(room)s AND EXISTS (SELECT FROM member)
     FOR NO KEY UPDATE
 )"""
@@ -98,11 +98,11 @@ WITH member AS (
 def _message_statement() -> str:
     return f"""{_member_and_counter()}, message AS (
     SELECT seq, sender_id, content, deleted_at, extract(epoch FROM clock_timestamp() - timestamp)::float8 AS age
-    FROM {Message._meta.db_table}
+    FROM {table_of(Message)}
     WHERE id = %(message)s AND room_id = %(room)s AND EXISTS (SELECT FROM counter)
     FOR NO KEY UPDATE
 )
-SELECT role, (SELECT kind FROM {ChatRoom._meta.db_table} WHERE id = %(room)s),
+SELECT role, (SELECT kind FROM {table_of(ChatRoom)} WHERE id = %(room)s),
        sender_id IS NOT DISTINCT FROM %(actor)s, content, deleted_at, age
 FROM member JOIN message ON seq > visible_after_seq
 """
@@ -111,7 +111,7 @@ FROM member JOIN message ON seq > visible_after_seq
 @lru_cache(maxsize=1)
 def _room_statement() -> str:
     return f"""{_member_and_counter()}
-SELECT kind, name FROM {ChatRoom._meta.db_table}
+SELECT kind, name FROM {table_of(ChatRoom)}
 WHERE id = %(room)s AND EXISTS (SELECT FROM counter)
 FOR NO KEY UPDATE
 """

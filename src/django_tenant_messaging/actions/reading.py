@@ -11,7 +11,7 @@ from ..exceptions import Invalid
 from ..models import ChatRoom, Membership, Message, Notification
 from ..models.memberships import ACTIVE
 from ..selectors import access_membership, user_ref
-from ..tenancy import TENANT_DATABASE, current_schema
+from ..tenancy import TENANT_DATABASE, current_schema, table_of
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
@@ -78,7 +78,7 @@ def _lock_where_free(membership: Membership) -> None:
     """
     with connections[TENANT_DATABASE].cursor() as cursor:
         cursor.execute(
-            f"SELECT set_config('lock_timeout', '{SHORTLY}', true) FROM {Membership._meta.db_table}"
+            f"SELECT set_config('lock_timeout', '{SHORTLY}', true) FROM {table_of(Membership)}"
             " WHERE id = %s FOR NO KEY UPDATE SKIP LOCKED",
             [membership.pk],
         )

@@ -36,8 +36,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from django.contrib.auth import get_user_model
 from django.db import DataError, IntegrityError, OperationalError, connections, transaction
 
-from ..models import Membership, Mention, Message, Notification, RoomCounter
-from ..tenancy import TENANT_DATABASE, plan_mark, preparing_cursor
+from ..models import ChatRoom, Membership, Mention, Message, Notification, RoomCounter
+from ..tenancy import TENANT_DATABASE, column_of, plan_mark, preparing_cursor, table_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -171,13 +171,11 @@ def _outcome(row: Sequence[Any]) -> Outcome:
 
 @lru_cache(maxsize=2)
 def _statement(locked: LockedRows) -> str:
-    user = get_user_model()._meta
-    key_type = user.pk.rel_db_type(connections[TENANT_DATABASE])
-    username: str = getattr(user.get_field(get_user_model().USERNAME_FIELD), "column")  # noqa: B009 - stubs
-    message, mention = Message._meta.db_table, Mention._meta.db_table
-    membership, counter = Membership._meta.db_table, RoomCounter._meta.db_table
-    notification = Notification._meta.db_table
-    room = Message._meta.get_field("room").related_model._meta.db_table
+    user = get_user_model()
+    key_type = user._meta.pk.rel_db_type(connections[TENANT_DATABASE])
+    users, key, username = table_of(user), column_of(user, "pk"), column_of(user, user.USERNAME_FIELD)
+    message, mention, notification = table_of(Message), table_of(Mention), table_of(Notification)
+    membership, counter, room = table_of(Membership), table_of(RoomCounter), table_of(ChatRoom)
     all_free = ""
     if locked is PASS_OVER_LOCKED:
         # Who waits for them gets them, unless they were deleted: then the message is written without them.
@@ -208,8 +206,8 @@ WITH draft AS MATERIALIZED (
     UNION ALL SELECT n, receiver_id FROM draft WHERE receiver_id IS NOT NULL
     UNION ALL SELECT n, user_id FROM named
 ), person AS MATERIALIZED (
-    SELECT "{user.pk.column}" AS id FROM "{user.db_table}"
-    WHERE "{user.pk.column}" = ANY(ARRAY(SELECT user_id FROM needed))
+    SELECT {key} AS id FROM {users}
+    WHERE {key} = ANY(ARRAY(SELECT user_id FROM needed))
     ORDER BY 1 FOR KEY SHARE {locked.clause}
 ), answered AS MATERIALIZED (
     SELECT id FROM {message}
@@ -271,7 +269,7 @@ SELECT draft.visible_after_seq IS NOT NULL,
            AND (draft.reply_to IS NULL OR draft.reply_seq > draft.visible_after_seq),
        draft.earlier_id, draft.reply_seq, draft.kind, numbered.id, numbered.seq, numbered.timestamp,
        numbered.receiver_id,
-       (SELECT "{username}" FROM "{user.db_table}" WHERE "{user.pk.column}" = numbered.receiver_id),
+       (SELECT {username} FROM {users} WHERE {key} = numbered.receiver_id),
        coalesce(tellings.list, '[]'::jsonb)
 FROM draft LEFT JOIN numbered USING (n) LEFT JOIN tellings ON message_id = numbered.id
 ORDER BY n

@@ -14,14 +14,14 @@ from ..events import PresenceChanged, emit_on_commit
 from ..exceptions import NotFound
 from ..models import UserStatus
 from ..selectors import quiet_room_ids, user_key_type, user_ref
-from ..tenancy import TENANT_DATABASE, current_schema, table_in
+from ..tenancy import TENANT_DATABASE, SQLName, column_of, current_schema, table_in, table_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from django.contrib.auth.models import AbstractBaseUser
 
-TABLE = UserStatus._meta.db_table
+TABLE = table_of(UserStatus)
 NOW = "extract(epoch FROM clock_timestamp())"
 # The entries of "connections" that still count, without that of one process.
 OTHERS = (
@@ -141,7 +141,7 @@ def renew_connections_of(users: Mapping[str, Collection[Any]], *, process: str) 
         return {names[number] for (number,) in cursor.fetchall()}
 
 
-def _renewal(table: str, users: str, locked: str = "") -> str:
+def _renewal(table: SQLName, users: str, locked: str = "") -> str:
     """Return the statement that renews the users of a parameter, and what it does about rows that are locked."""
     return (
         f"UPDATE {table} SET is_online = true, last_seen = clock_timestamp(),"
@@ -153,7 +153,7 @@ def _renewal(table: str, users: str, locked: str = "") -> str:
     )
 
 
-def _expired(table: str) -> str:
+def _expired(table: SQLName) -> str:
     return f"SELECT FROM {table} WHERE is_online AND online_until < statement_timestamp()"
 
 
@@ -189,12 +189,11 @@ def _announce(changed: Sequence[tuple[AbstractBaseUser, bool]]) -> None:
 
 def _insertion(values: Mapping[str, str]) -> str:
     """Return the statement that makes statuses, with these SQL values, of those among ``users`` who have none."""
-    quote = connections[TENANT_DATABASE].ops.quote_name
-    options: Any = get_user_model()._meta
-    key = f"u.{quote(options.pk.column)}"
+    user = get_user_model()
+    key = f"u.{column_of(user, 'pk')}"
     return (
         f"INSERT INTO {TABLE} (user_id, {', '.join(values)})"
-        f" SELECT {key}, {', '.join(values.values())} FROM {quote(options.db_table)} u"
+        f" SELECT {key}, {', '.join(values.values())} FROM {table_of(user)} u"
         f" WHERE {key} = ANY(%(users)s::{user_key_type()}[])"
         f" AND NOT EXISTS (SELECT FROM {TABLE} s WHERE s.user_id = {key})"
         # Locked against deletion, which would fail the foreign key at the commit.

@@ -9,7 +9,7 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from ..exceptions import Invalid
-from ..tenancy import TENANT_DATABASE
+from ..tenancy import TENANT_DATABASE, table_of
 from .users import user_key
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class RoomCounterManager(models.Manager["RoomCounter"]):
         """
         with connections[TENANT_DATABASE].cursor() as cursor:
             cursor.execute(
-                f"UPDATE {self.model._meta.db_table} SET last_seq = last_seq + 1, last_activity_at = clock_timestamp()"
+                f"UPDATE {table_of(self.model)} SET last_seq = last_seq + 1, last_activity_at = clock_timestamp()"
                 " WHERE room_id = %s RETURNING last_seq",
                 [room_id],
             )

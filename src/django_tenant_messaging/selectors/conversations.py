@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.contrib.auth import get_user_model
 from django.db import connections
@@ -13,7 +13,7 @@ from django.utils.translation import gettext
 
 from ..conf import messaging_settings
 from ..models import ChatRoom, Membership, Message, RoomCounter
-from ..tenancy import TENANT_DATABASE
+from ..tenancy import TENANT_DATABASE, column_of, table_of
 from ..types import Conversation, RoomPosition
 from .heads import RECENT_JOIN_SECONDS
 from .messages import load_messages
@@ -58,14 +58,14 @@ def room_positions_of(users: Sequence[AbstractBaseUser], *, limit: int) -> list[
 @lru_cache(maxsize=1)
 def _room_positions() -> str:
     # Written out, as every connection asks: building the query took longer than running it.
-    options: Any = get_user_model()._meta
-    member, room, counter = Membership._meta.db_table, ChatRoom._meta.db_table, RoomCounter._meta.db_table
+    user = get_user_model()
+    member, room, counter = table_of(Membership), table_of(ChatRoom), table_of(RoomCounter)
     return f"""
 SELECT who.place, room.id, room.kind, room.name, room.epoch, mine.last_seq, mine.last_read_seq, mine.visible_after_seq,
        mine.joined_seq,
        CASE room.kind WHEN 'direct' THEN (
-           SELECT u."{options.get_field(username_field()).column}" FROM {member} other
-           JOIN "{options.db_table}" u ON u."{options.pk.column}" = other.user_id
+           SELECT u.{column_of(user, username_field())} FROM {member} other
+           JOIN {table_of(user)} u ON u.{column_of(user, "pk")} = other.user_id
            WHERE other.room_id = room.id AND other.user_id <> who.key LIMIT 1
        ) END
 FROM unnest(%s::{user_key_type()}[]) WITH ORDINALITY who(key, place)
@@ -113,7 +113,7 @@ def list_conversations(user: AbstractBaseUser, *, limit: int = 50) -> list[Conve
 
 
 def _unread_count(user: AbstractBaseUser) -> RawSQL:
-    member, message = Membership._meta.db_table, Message._meta.db_table
+    member, message = table_of(Membership), table_of(Message)
     return RawSQL(  # noqa: S611 - values are parameters
         f"(SELECT count(*) FROM (SELECT 1 FROM {message} AS m WHERE m.room_id = {member}.room_id"
         f" AND m.seq > greatest({member}.last_read_seq, {member}.visible_after_seq)"

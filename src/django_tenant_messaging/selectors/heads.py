@@ -10,7 +10,7 @@ from django.contrib.auth import get_user_model
 from django.db import connections
 
 from ..models import Membership, RoomCounter
-from ..tenancy import TENANT_DATABASE, table_in
+from ..tenancy import TENANT_DATABASE, as_sent, table_in
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -81,7 +81,7 @@ def _keep(cursor: Any, name: str, text: str) -> None:
 
     The database is asked each time: psycopg makes it forget all that was prepared, after a rollback for example.
     """
-    definition = f"PREPARE {name} (text[]) AS {text}"
+    definition = as_sent(f"PREPARE {name} (text[]) AS {text}")
     cursor.execute("SELECT statement FROM pg_prepared_statements WHERE name = %s", [name])
     known = cursor.fetchone()
     if known == (definition,):

@@ -11,7 +11,7 @@ from django.contrib.auth import get_user_model
 from django.db import connections
 from django.utils import timezone
 
-from ..tenancy import TENANT_DATABASE, table_in
+from ..tenancy import TENANT_DATABASE, column_of, table_in
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -40,13 +40,14 @@ def read_logins(asked: Mapping[str, LoginsAsked]) -> dict[str, Logins]:
     connection = connections[TENANT_DATABASE]
     user: Any = get_user_model()
     session: Any = import_module(settings.SESSION_ENGINE).SessionStore.get_model_class()
-    key, key_type = user._meta.pk.column, user._meta.pk.rel_db_type(connection)
-    password, is_active = (user._meta.get_field(name).column for name in ("password", "is_active"))
+    key_type = user._meta.pk.rel_db_type(connection)
+    key, password, is_active = (column_of(user, name) for name in ("pk", "password", "is_active"))
+    session_key, ends = column_of(session, "session_key"), column_of(session, "expire_date")
     parts = [
-        f"SELECT {number}, session_key, NULL, NULL FROM {table_in(schema_name, session)}"
-        f" WHERE session_key = ANY(%s::text[]) AND expire_date > %s"
-        f' UNION ALL SELECT {number}, NULL, "{key}"::text, "{password}" FROM {table_in(schema_name, user)}'
-        f' WHERE "{key}" = ANY(%s::{key_type}[]) AND "{is_active}"'
+        f"SELECT {number}, {session_key}, NULL, NULL FROM {table_in(schema_name, session)}"
+        f" WHERE {session_key} = ANY(%s::text[]) AND {ends} > %s"
+        f" UNION ALL SELECT {number}, NULL, {key}::text, {password} FROM {table_in(schema_name, user)}"
+        f" WHERE {key} = ANY(%s::{key_type}[]) AND {is_active}"
         for number, schema_name in enumerate(asked)
     ]
     now = timezone.now()
@@ -55,9 +56,9 @@ def read_logins(asked: Mapping[str, LoginsAsked]) -> dict[str, Logins]:
     in_order = list(found.values())
     with connection.cursor() as cursor:
         cursor.execute(" UNION ALL ".join(parts), [value for of_tenant in values for value in of_tenant])
-        for number, session_key, user_id, stored in cursor.fetchall():
+        for number, session, user_id, stored in cursor.fetchall():
             if user_id is None:
-                in_order[number].sessions.add(session_key)
+                in_order[number].sessions.add(session)
             else:
                 in_order[number].passwords[user_id] = stored
     return found

@@ -11,7 +11,7 @@ from django.db.models.functions import Lower
 
 from ..models import Membership, UserStatus
 from ..models.memberships import ACTIVE
-from ..tenancy import TENANT_DATABASE
+from ..tenancy import TENANT_DATABASE, column_of, table_of
 from ..types import MemberData, UserRef
 from .rooms import access_room
 from .users import user_key_type, user_ref, username_field
@@ -66,20 +66,20 @@ def _online_contacts() -> str:
     # Written out, as every connection asks: building the query took longer than running it. Each one's status is looked
     # up by itself: joined, all who are online would be read by their index wherever the planner believes them to be
     # few, as its statistics of last night say.
-    options: Any = get_user_model()._meta
-    member, status = Membership._meta.db_table, UserStatus._meta.db_table
-    key, name = options.pk.column, options.get_field(username_field()).column
+    user = get_user_model()
+    member, status = table_of(Membership), table_of(UserStatus)
+    key, name = column_of(user, "pk"), column_of(user, username_field())
     return f"""
 SELECT who.place, contact.key, contact.name
 FROM unnest(%s::{user_key_type()}[]) WITH ORDINALITY who(key, place)
 CROSS JOIN LATERAL (
-    SELECT u."{key}" AS key, u."{name}" AS name FROM "{options.db_table}" u
-    WHERE u."{key}" IN (
+    SELECT u.{key} AS key, u.{name} AS name FROM {table_of(user)} u
+    WHERE u.{key} IN (
         SELECT theirs.user_id FROM {member} mine JOIN {member} theirs USING (room_id)
         WHERE mine.user_id = who.key AND mine.left_seq IS NULL AND theirs.left_seq IS NULL
               AND (SELECT is_online FROM {status} WHERE user_id = theirs.user_id)
-    ) AND u."{key}" <> who.key
-    ORDER BY u."{key}" LIMIT %s
+    ) AND u.{key} <> who.key
+    ORDER BY u.{key} LIMIT %s
 ) contact
 ORDER BY who.place, contact.key
 """

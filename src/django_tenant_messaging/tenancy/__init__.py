@@ -8,7 +8,6 @@ from .database import (
     app_is_shared,
     app_is_tenants,
     sessions_are_per_tenant,
-    table_in,
     users_are_shared,
 )
 from .executor import close_executor, run_in_tenant
@@ -22,18 +21,22 @@ from .gate import (
     schema_unready,
 )
 from .hosts import Tenant, handshake_request, origin_allowed, resolve_tenant, resolve_tenants
+from .identifiers import SQLName, as_sent, column_of, quoted, table_in, table_of
 from .names import group_name
 from .sessions import bind_session, session_belongs_here, session_hash
 from .thread_connections import plan_mark, preparing_cursor
 
 __all__ = [
     "TENANT_DATABASE",
+    "SQLName",
     "Tenant",
     "activated",
     "app_is_shared",
     "app_is_tenants",
+    "as_sent",
     "bind_session",
     "close_executor",
+    "column_of",
     "connect_creation",
     "current_schema",
     "forget_readiness",
@@ -44,6 +47,7 @@ __all__ = [
     "plan_mark",
     "preparing_cursor",
     "public_schema",
+    "quoted",
     "readiness_of",
     "readiness_of_all",
     "require_all_ready",
@@ -56,5 +60,6 @@ __all__ = [
     "session_hash",
     "sessions_are_per_tenant",
     "table_in",
+    "table_of",
     "users_are_shared",
 ]

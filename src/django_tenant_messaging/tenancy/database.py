@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from django.apps import apps
 from django.conf import settings
 from django.core.signals import setting_changed
-from django.db import connections
 from django.dispatch import receiver
 from django_tenants.utils import (
     get_public_schema_name,
@@ -25,12 +24,6 @@ if TYPE_CHECKING:
 SESSIONS = "django.contrib.sessions"
 TENANT_DATABASE = get_tenant_database_alias()
 """Alias of the database that holds the tenants' schemas."""
-
-
-def table_in(schema_name: str, model: Any) -> str:
-    """Return a model's table in a schema as SQL, for statements about several tenants."""
-    quoted = connections[TENANT_DATABASE].ops.quote_name
-    return f"{quoted(schema_name)}.{quoted(model._meta.db_table)}"
 
 
 @lru_cache(maxsize=1)

@@ -22,7 +22,6 @@ from django.dispatch import Signal
 from django_tenants.utils import (
     get_creation_fakes_migrations,
     get_tenant_model,
-    quote_schema_name,
     schema_exists,
 )
 
@@ -32,6 +31,7 @@ from ...signals import tenant_created, tenant_creation_failed
 from ...types import Readiness, SchemaState
 from ..context import activated, public_schema
 from ..database import TENANT_DATABASE
+from ..identifiers import quoted
 from .failures import Failure, cause_of, first_line, migration_of
 from .inspection import inspect_schema
 from .migrating import migration_lock, run_migrations
@@ -183,11 +183,11 @@ def _template_of(tenant: Any) -> Readiness | None:
 
 def _record_as_in(template: str, clone: str) -> None:
     """Let a clone record what its template records: django-tenants records every migration there is for a clone."""
-    ours, theirs = quote_schema_name(clone), quote_schema_name(template)
+    ours, theirs = quoted(clone, "django_migrations"), quoted(template, "django_migrations")
     with connections[TENANT_DATABASE].cursor() as cursor:
         cursor.execute(
-            f"DELETE FROM {ours}.django_migrations c WHERE NOT EXISTS ("
-            f"SELECT 1 FROM {theirs}.django_migrations t WHERE (t.app, t.name) = (c.app, c.name))"
+            f"DELETE FROM {ours} c WHERE NOT EXISTS (SELECT 1 FROM {theirs} t WHERE (t.app, t.name) = (c.app, c.name))",
+            [],
         )
 
 
@@ -236,7 +236,7 @@ def _undo(failure: Failure, tenant: Any, *, schema_is_ours: bool, row_is_new: bo
 
 def _drop(schema_name: str) -> None:
     with transaction.atomic(TENANT_DATABASE), connections[TENANT_DATABASE].cursor() as cursor:
-        cursor.execute(f"DROP SCHEMA IF EXISTS {quote_schema_name(schema_name)} CASCADE")
+        cursor.execute(f"DROP SCHEMA IF EXISTS {quoted(schema_name)} CASCADE", [])
 
 
 def _delete_row(tenant: Any) -> None:

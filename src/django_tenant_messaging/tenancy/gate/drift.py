@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections
 from django.db.migrations import RunSQL, SeparateDatabaseAndState
 from django.db.models import NOT_PROVIDED
-from psycopg import sql
 
 from ..context import activated
 from ..database import TENANT_DATABASE, tenant_kinds
+from ..identifiers import stored_column, stored_table, table_in
 from .requirements import migrations_of, requirements_of, state_models
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def fill_gaps(readiness: Readiness, kind: str) -> list[str]:
             _restore_indexes(model, editor)
         _constrain_user_keys(gaps, editor)
     return [
-        *(f"table {model._meta.db_table} was created again, empty" for model in gaps.tables),
+        *(f"table {stored_table(model)} was created again, empty" for model in gaps.tables),
         *(
             f"column {_column_name(model, field)} was added again, without the values it had"
             for model, field in gaps.columns
@@ -79,7 +79,7 @@ def _gaps_of(readiness: Readiness, kind: str) -> Gaps:
     absent = set(readiness.missing_relations)
     labels = requirements_of(kind).labels
     models = state_models(labels)
-    tables = [model for model in models if model._meta.db_table in absent]
+    tables = [model for model in models if stored_table(model) in absent]
     columns = [
         (model, field)
         for model in models
@@ -103,7 +103,7 @@ def _of_tenants(shared: Collection[str]) -> list[Any]:
 
 
 def _column_name(model: Any, field: Any) -> str:
-    return f"{model._meta.db_table}.{field.column}"
+    return f"{stored_table(model)}.{stored_column(field)}"
 
 
 def _references(model: Any) -> list[tuple[Any, Any]]:
@@ -139,7 +139,7 @@ def _require_unreferred(gaps: Gaps) -> None:
         for field, related in _references(model):
             if _identity(related) in lost:
                 raise RepairRefusedError(
-                    f"{_column_name(model, field)} refers to rows of {related._meta.db_table}, which are gone with"
+                    f"{_column_name(model, field)} refers to rows of {stored_table(related)}, which are gone with"
                     f" their table: {_backup(gaps)}"
                 )
 
@@ -175,9 +175,7 @@ def _is_filled(field: Any, editor: Any) -> bool:
 def _has_rows(schema_name: str, model: Any) -> bool:
     connection = connections[TENANT_DATABASE]
     with connection.cursor() as cursor:
-        table = sql.Identifier(schema_name, model._meta.db_table)
-        query = sql.SQL("SELECT EXISTS (SELECT 1 FROM {})").format(table)
-        cursor.execute(query.as_string(cursor.cursor.connection))
+        cursor.execute(f"SELECT EXISTS (SELECT FROM {table_in(schema_name, model)})", [])
         (has_rows,) = cursor.fetchone()
         return bool(has_rows)
 
@@ -200,7 +198,7 @@ def _restore_indexes(model: Any, editor: Any) -> None:
     options = model._meta
     connection: Any = connections[TENANT_DATABASE]
     with connection.cursor() as cursor:
-        there = connection.introspection.get_constraints(cursor, options.db_table)
+        there = connection.introspection.get_constraints(cursor, stored_table(model))
     for index in options.indexes:
         if index.name not in there:
             editor.add_index(model, index)
@@ -213,7 +211,7 @@ def _restore_indexes(model: Any, editor: Any) -> None:
 
 
 def _columns(options: Any, fields: Iterable[str]) -> tuple[str, ...]:
-    return tuple(options.get_field(name).column for name in fields)
+    return tuple(stored_column(options.get_field(name)) for name in fields)
 
 
 def _constrain_user_keys(gaps: Gaps, editor: Any) -> None:

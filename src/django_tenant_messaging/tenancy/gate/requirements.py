@@ -14,6 +14,7 @@ from django_tenants.routers import TenantSyncRouter
 from django_tenants.utils import get_tenant_types, has_multi_type_tenants
 
 from ..database import TENANT_DATABASE, apps_of_kind, is_among
+from ..identifiers import is_elsewhere, stored_column, stored_table
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -116,7 +117,7 @@ def _work_out(entries: frozenset[str]) -> Requirements:
         key: tuple(loader.disk_migrations[key].replaces) for key in _running_order(loader) if key[0] in labels
     }
     columns = [
-        (model._meta.db_table, field.column)
+        (stored_table(model), stored_column(field))
         for model in _state_models(loader, labels)
         for field in model._meta.local_concrete_fields
         if field.column
@@ -147,14 +148,8 @@ def _state_models(loader: MigrationLoader, labels: Collection[str]) -> list[Any]
 
 def _has_table(model: Any) -> bool:
     options = model._meta
-    # A quote in the name is the trick by which some hosts put a table into another schema.
-    return (
-        options.managed
-        and not options.proxy
-        and not options.swapped
-        and '"' not in options.db_table
-        and _is_here(model)
-    )
+    is_its_own = options.managed and not options.proxy and not options.swapped
+    return is_its_own and not is_elsewhere(model) and _is_here(model)
 
 
 def _is_here(model: Any) -> bool:
