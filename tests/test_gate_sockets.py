@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.db import OperationalError
 from django.test import override_settings
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
@@ -61,6 +63,23 @@ async def test_open_sockets_are_closed_and_the_other_tenants_are_not(
         assert await chats(peers, world.globex, "as ever")
         await foreign.until(lambda: "as ever" in foreign.contents())
         assert foreign.close_code is None
+
+
+async def test_what_keeps_the_gate_from_knowing_is_not_told_to_clients(
+    world: World, peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(schema_name: str, _kind: str) -> Any:
+        raise OperationalError(f"connection to 10.1.2.3 refused, for {schema_name}")
+
+    with override_settings(TENANT_MESSAGING={"RECONCILE_INTERVAL": 60}):
+        alice = await peers.connect(world.acme, "alice")
+        monkeypatch.setattr(sys.modules[verdicts.__class__.__module__], "inspect_schema", away)
+        verdicts.forget("acme")
+        reply = await alice.ask("history", room=TEAM)
+    assert (reply["type"], reply["code"]) == ("error", "unavailable")
+    assert reply["message"] == "The database did not answer; try again."
+    assert "10.1.2.3" not in str(reply)
+    assert "acme" not in str(reply)
 
 
 async def test_a_repaired_tenant_is_served_again_without_a_restart(
@@ -162,6 +181,7 @@ async def test_a_server_that_can_answers_503(world: World, server: Server, datab
             assert response.status_code == 503
             assert response.headers["Retry-After"] == "30"
             assert response.headers["Cache-Control"] == "no-store"
+            assert response.headers["X-Content-Type-Options"] == "nosniff"
             assert b"acme" not in response.body
             async with asyncio.timeout(10):
                 await before.wait_closed()

@@ -107,6 +107,11 @@ class CountsStatuses(MiddlewareMixin):
         UserStatus.objects.count()
 
 
+@pytest.fixture(autouse=True)
+def _details_are_for_everybody(settings: Any) -> None:
+    settings.TENANT_MESSAGING = {"SHOW_MIGRATION_DETAILS": True}
+
+
 @pytest.fixture
 def client() -> Client:
     """A stranger at acme, who gets errors as answers."""
@@ -155,6 +160,12 @@ def assert_refused(response: Any) -> None:
     assert response["Retry-After"] == "30"
     assert "no-store" in response["Cache-Control"].split(", ")
     assert response["X-Content-Type-Options"] == "nosniff"
+    assert response["X-Frame-Options"] == "DENY"
+    assert response["Referrer-Policy"] == "same-origin"
+    assert response["Cross-Origin-Opener-Policy"] == "same-origin"
+    policy = response["Content-Security-Policy"].split("; ")
+    assert {"default-src 'none'", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"} <= set(policy)
+    assert "unsafe" not in response["Content-Security-Policy"]
 
 
 # What it says
@@ -377,6 +388,39 @@ def test_details_can_be_hidden(client: Client, database_url: str) -> None:
         with override_settings(TENANT_MESSAGING={"SHOW_MIGRATION_DETAILS": False}):
             assert shown_to(client) == [False, False, False]
             assert "the update of its database is not finished yet" in text_of(client.get(SERVED))
+
+
+@pytest.mark.parametrize(
+    ("address", "headers", "shown"),
+    [
+        ("192.0.2.7", {}, True),
+        ("192.0.2.8", {}, False),
+        ("192.0.2.7", {"x-forwarded-for": "192.0.2.7"}, False),
+        ("192.0.2.7", {"forwarded": "for=192.0.2.7"}, False),
+        ("192.0.2.7", {"x-real-ip": "192.0.2.7"}, False),
+        ("192.0.2.7", {"via": "1.1 proxy"}, False),
+        ("127.0.0.1", {}, False),
+        ("127.0.0.1", {"x-forwarded-for": "192.0.2.7"}, False),
+        ("::1", {}, False),
+        ("::ffff:127.0.0.1", {}, False),
+        ("", {}, False),
+    ],
+)
+def test_by_default_only_addresses_inside_see_details(
+    client: Client, database_url: str, settings: Any, address: str, headers: dict[str, str], shown: bool
+) -> None:
+    settings.TENANT_MESSAGING = {}
+    settings.INTERNAL_IPS = ["192.0.2.7", "127.0.0.1", "::1", "::ffff:127.0.0.1", ""]
+    client.defaults["REMOTE_ADDR"] = address
+    with without_record(database_url, "acme"):
+        assert shown_to(client, **headers) == [shown] * 3
+        settings.DEBUG = True
+        assert shown_to(client, **headers) == [True] * 3
+
+
+def test_by_default_nobody_sees_details_of_a_site_without_inside_addresses(client: Client, database_url: str) -> None:
+    with without_record(database_url, "acme"), override_settings(TENANT_MESSAGING={}):
+        assert shown_to(client) == [False] * 3
 
 
 @pytest.mark.parametrize("hook", [from_the_office, f"{__name__}.from_the_office"])
@@ -813,8 +857,9 @@ def test_a_server_refuses_one_tenant_and_serves_it_when_repaired(
         response, text = server.request(acme, "GET", "/messages/", cookie=cookie)
         assert response.status == 503
         assert response.headers["Retry-After"] == "30"
-        assert "django_tenant_messaging_message" in text
-        assert "verify_tenant_migrations --fix --schema=acme" in text
+        assert "Temporarily unavailable" in text
+        # Its settings are the server's own: this client is a stranger.
+        assert not any(word in text for word in ("acme", "django_tenant_messaging", "migrat"))
         assert shown(globex, other) == 200
         assert shown(acme, cookie) == 503
     while (status := shown(acme, cookie)) == 503:

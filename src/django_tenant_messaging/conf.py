@@ -89,6 +89,8 @@ FLAG_OR_HOOK = Rule(
     lambda value: isinstance(value, bool) or (value is not None and _importable(value)),
 )
 
+INSIDERS = "django_tenant_messaging.web.details.comes_from_inside"
+
 
 class Setting(Generic[T]):
     """A typed, lazily read setting; the text after it in :class:`MessagingSettings` is its documentation."""
@@ -212,13 +214,16 @@ class MessagingSettings:
     KEEP_FAILED_TENANTS = Setting(False, FLAG)
     """Whether a tenant whose first migration failed is kept, with its half-made schema, for diagnosis. Inside a
     transaction nothing can be kept."""
-    SHOW_MIGRATION_DETAILS: Setting[bool | str | Callable[[HttpRequest], bool]] = Setting(True, FLAG_OR_HOOK)
+    SHOW_MIGRATION_DETAILS: Setting[bool | str | Callable[[HttpRequest], bool]] = Setting(INSIDERS, FLAG_OR_HOOK)
     """Who sees, when a tenant isn't ready, which schema that is, at which domain, what is missing there, and the
-    command that repairs it: everybody, nobody, or whom ``callable(request) -> bool`` lets. It is asked before sessions
-    and users are known, so it goes by addresses and headers; one that raises lets nobody."""
-    SHOW_HEALTH_DETAILS: Setting[bool | str | Callable[[HttpRequest], bool]] = Setting(False, FLAG_OR_HOOK)
-    """Who sees in the health view which schemas aren't ready and why: everybody, nobody, or whom
-    ``callable(request) -> bool`` lets. Everybody else sees how many there are of each state."""
+    command that repairs it: everybody, nobody, or those whom ``callable(request) -> bool`` lets. It is asked before
+    sessions and users are known, so it goes by addresses and headers; one that raises lets nobody. The default is
+    :func:`~.web.details.comes_from_inside`: everybody while ``DEBUG`` is on, else the addresses of Django's
+    ``INTERNAL_IPS``, unless a proxy stands between."""
+    SHOW_HEALTH_DETAILS: Setting[bool | str | Callable[[HttpRequest], bool]] = Setting(INSIDERS, FLAG_OR_HOOK)
+    """Who sees in the health view how many schemas there are of each state, which aren't ready, and why: everybody,
+    nobody, or those whom ``callable(request) -> bool`` lets. All others see whether all is well. The default is that of
+    ``SHOW_MIGRATION_DETAILS``."""
     CHANNEL_LAYER = Setting("default", TEXT)
     """Alias in ``CHANNEL_LAYERS`` of the layer that carries hints between processes."""
     ALLOWED_ORIGINS: Setting[list[str] | tuple[str, ...]] = Setting((), ORIGINS)

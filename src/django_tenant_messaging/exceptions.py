@@ -53,9 +53,20 @@ class Conflict(MessagingError):
 
 
 class Unavailable(MessagingError):
-    """The database couldn't answer in time. The request may be repeated, a send with the same client id."""
+    """The database couldn't answer in time. The request may be repeated, a send with the same client id.
+
+    ``reason``, which is also the error's text, may name schemas and servers: it is for logs and operators, the message
+    for everybody.
+    """
 
     code = "unavailable"
+
+    def __init__(self, message: str = "The database did not answer; try again.", *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason or message
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class RateLimited(MessagingError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,11 +11,16 @@ from playwright.async_api import expect
 from tests.harness.breaking import without_record, without_table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from playwright.async_api import Page
 
     from tests.browser.conftest import Visitors
+    from tests.harness.server import Server
     from tests.harness.tenants import Tenant
 
+#: What an operator sees is what has to fit.
+DETAILS = json.dumps({"SHOW_MIGRATION_DETAILS": True})
 SIZES = {"desktop": {"width": 1280, "height": 800}, "phone": {"width": 360, "height": 640}}
 WORDS = {
     "en": ("Temporarily unavailable", "Try again", "For administrators"),
@@ -36,6 +42,12 @@ CONTRASTS = """() => {
         return (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
     });
 }"""
+
+
+@pytest.fixture
+def server(start_server: Callable[..., Server]) -> Server:
+    """A server whose visitors are all let see details."""
+    return start_server(TENANT_MESSAGING=DETAILS)
 
 
 async def visit(visitors: Visitors, tenant: Tenant, **context: Any) -> Page:
@@ -66,6 +78,26 @@ async def test_the_page_fits_the_screen_and_can_be_read(
         assert await page.evaluate("document.documentElement.scrollWidth") <= SIZES[size]["width"]
         # WCAG AA for text of normal size.
         assert min(await page.evaluate(CONTRASTS)) >= 4.5
+
+
+async def test_its_policy_lets_its_styles_through_and_no_script_or_frame(
+    visitors: Visitors, acme: Tenant, database_url: str
+) -> None:
+    with without_table(database_url, acme.schema_name):
+        page = await (await visitors.browser.new_context()).new_page()
+        violations: list[str] = []
+        page.on("console", lambda said: violations.append(said.text) if "Security Policy" in said.text else None)
+        await page.goto(visitors.url(acme))
+        await page.wait_for_load_state("networkidle")
+        assert await page.evaluate("getComputedStyle(document.querySelector('.sign')).borderRadius") == "50%"
+        assert violations == []
+        await page.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'ran = 1'}))")
+        assert await page.evaluate("typeof ran") == "undefined"
+        await page.evaluate("document.body.append(Object.assign(document.createElement('iframe'), {src: '/'}))")
+        while len(violations) < 2:
+            await page.wait_for_timeout(20)
+        assert "script-src" in violations[0]
+        assert "frame" in violations[1]
 
 
 async def test_it_asks_for_nothing_else(visitors: Visitors, acme: Tenant, database_url: str) -> None:

@@ -245,6 +245,7 @@ async def _refuse(send: AsgiSend, refusal: Refusal, scope: MutableMapping[str, A
             (b"content-type", b"text/plain; charset=utf-8"),
             (b"retry-after", str(refusal.retry_after).encode()),
             (b"cache-control", b"no-store"),
+            (b"x-content-type-options", b"nosniff"),
         ]
         await send({"type": f"{DENIAL}.start", "status": status, "headers": headers})
         await send({"type": f"{DENIAL}.body", "body": body})

@@ -18,6 +18,7 @@ from ..tenancy import readiness_of_all
 from ..tenancy.gate import check_is_bypassed
 from ..types import SchemaState
 from .details import may_see
+from .protection import protect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,21 +35,26 @@ logger = logging.getLogger(__name__)
 @never_cache
 @require_safe
 def migration_health(request: HttpRequest) -> JsonResponse:
-    """Answer as JSON whether every tenant is ready: 200, else 503.
+    """Answer as JSON whether every tenant is ready: 200 and the ``status`` ``ok``, else 503 and ``not_ready``.
 
-    ``status`` is ``ok``, ``not_ready``, or ``unavailable`` when it couldn't be found out, such as while the database is
-    down. ``totals`` counts the schemas of each state, the shared one included, and ``check_disabled`` says whether
-    ``DISABLE_MIGRATION_CHECK`` lets unready tenants be served. Whom ``SHOW_HEALTH_DETAILS`` lets is told in ``tenants``
-    which aren't ready and why. One small query while all is known. Never raises.
+    Those whom ``SHOW_HEALTH_DETAILS`` lets are told more. ``status`` is ``unavailable``, and ``error`` says why, when
+    it couldn't be found out, such as while the database is down. ``totals`` counts the schemas of each state, the
+    shared one included, ``tenants`` says which aren't ready and why, and ``check_disabled`` whether
+    ``DISABLE_MIGRATION_CHECK`` lets unready tenants be served. One small query while all is known. Never raises.
     """
-    shows_details = may_see(request, messaging_settings.SHOW_HEALTH_DETAILS)
     try:
-        answer = _answer(readiness_of_all(), shows_details=shows_details)
+        details = _details(readiness_of_all())
     except Exception as error:  # noqa: BLE001 - whatever keeps us from knowing
         logger.warning("The migrations' health can't be told: %s", error)
-        answer = {"status": "unavailable", **({"error": str(error)} if shows_details else {})}
-    answer["check_disabled"] = check_is_bypassed()
-    return JsonResponse(answer, status=200 if answer["status"] == "ok" else 503)
+        details = {"status": "unavailable", "error": str(error)}
+    is_well = details["status"] == "ok"
+    if may_see(request, messaging_settings.SHOW_HEALTH_DETAILS):
+        answer = {**details, "check_disabled": check_is_bypassed()}
+    else:
+        answer = {"status": "ok" if is_well else "not_ready"}
+    response = JsonResponse(answer, status=200 if is_well else 503)
+    protect(response)
+    return response
 
 
 def is_migration_health(request: HttpRequest) -> bool:
@@ -63,16 +69,14 @@ def is_migration_health(request: HttpRequest) -> bool:
     return inspect.unwrap(match.func) is inspect.unwrap(migration_health)
 
 
-def _answer(found: Mapping[str, Readiness], *, shows_details: bool) -> dict[str, Any]:
+def _details(found: Mapping[str, Readiness]) -> dict[str, Any]:
     totals = Counter(readiness.state for readiness in found.values())
     unready = [readiness for readiness in found.values() if not readiness.is_ready]
-    answer: dict[str, Any] = {
+    return {
         "status": "not_ready" if unready else "ok",
         "totals": {state.value: totals[state] for state in SchemaState},
+        "tenants": [_shown(readiness) for readiness in unready],
     }
-    if shows_details:
-        answer["tenants"] = [_shown(readiness) for readiness in unready]
-    return answer
 
 
 def _shown(readiness: Readiness) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ..conf import messaging_settings
 from ..exceptions import TenantNotReady
 from ..signals import tenant_refused
 from .details import may_see
+from .protection import policy_for, protect
 from .texts import advice, headline, safety, state_name, state_text
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Details:
 class Refusal:
     """What is said, in the reader's language; the template's context, with ``language`` and ``is_rtl``.
 
-    ``details`` is ``None`` for whom ``SHOW_MIGRATION_DETAILS`` shows none.
+    ``details`` is ``None`` for those whom ``SHOW_MIGRATION_DETAILS`` shows none.
     """
 
     title: str
@@ -79,9 +80,6 @@ def refuse(request: HttpRequest, readiness: Readiness) -> HttpResponse:
         response = _answer(preferred_type(request), refusal)
         response["Content-Language"] = _language_of(refusal)
     response["Retry-After"] = str(refusal.retry_after)
-    response["Cache-Control"] = "no-store"
-    # The middleware that would say so comes later.
-    response["X-Content-Type-Options"] = "nosniff"
     # Without this, Django logs each of these as an error, which it mails to ADMINS; what is wrong is logged already.
     log_response(
         "[%s] Refused: %s",
@@ -139,14 +137,22 @@ def _domain(request: HttpRequest) -> str:
 
 
 def _answer(media_type: str, refusal: Refusal) -> HttpResponse:
-    if media_type in {PROBLEM, JSON}:
-        return JsonResponse(_problem(refusal), status=STATUS, content_type=PROBLEM)
     if media_type == HTML:
         try:
-            return HttpResponse(_html(refusal), status=STATUS)
+            page = _html(refusal)
         except Exception:
             logger.exception("The template %s can't be rendered.", TEMPLATE)
-    return HttpResponse(_text(refusal), status=STATUS, content_type=f"{TEXT}; charset=utf-8")
+        else:
+            response = HttpResponse(page, status=STATUS)
+            protect(response, policy=policy_for(page))
+            return response
+    response = (
+        JsonResponse(_problem(refusal), status=STATUS, content_type=PROBLEM)
+        if media_type in {PROBLEM, JSON}
+        else HttpResponse(_text(refusal), status=STATUS, content_type=f"{TEXT}; charset=utf-8")
+    )
+    protect(response)
+    return response
 
 
 def _html(refusal: Refusal) -> str:

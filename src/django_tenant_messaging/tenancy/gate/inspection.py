@@ -117,7 +117,7 @@ def _inspect_batch(kinds: Mapping[str, str]) -> dict[str, Readiness]:
         statement = sql.SQL(CATALOG).format(names=sql.Literal(list(kinds)))
         has_record: dict[str, bool] = dict(_fetch(statement))
     except DatabaseError as error:
-        raise Unavailable(f"The schemas can't be listed: {first_line(error)}") from error
+        raise Unavailable(reason=f"The schemas can't be listed: {first_line(error)}") from error
     by_kind: defaultdict[str, list[str]] = defaultdict(list)
     for name, kind in kinds.items():
         by_kind[kind].append(name)
@@ -235,7 +235,7 @@ def _failure(schema_name: str, error: DatabaseError) -> Readiness:
         connection = connections[TENANT_DATABASE]
         if not connection.in_atomic_block:
             connection.close()
-        raise Unavailable(f"The database did not answer: {first_line(error)}") from error
+        raise Unavailable(reason=f"The database did not answer: {first_line(error)}") from error
     return _unknowable(schema_name, error)
 
 

@@ -63,7 +63,7 @@ def repair_schema(schema_name: str, kind: str) -> Repair:
         try:
             stack.enter_context(migration_lock(schema_name))
         except psycopg.Error as error:
-            raise Unavailable(f"The database did not answer: {first_line(error)}") from error
+            raise Unavailable(reason=f"The database did not answer: {first_line(error)}") from error
         stack.enter_context(activated(public_schema()))
         return _repair(schema_name, kind)
 

@@ -74,7 +74,7 @@ class Verdicts:
         if not check.acquire(timeout=0 if refused else CHECK_PATIENCE):
             if refused is not None:
                 return refused
-            raise Unavailable(f"The schema {schema_name} is still being looked at.")
+            raise Unavailable(reason=f"The schema {schema_name} is still being looked at.")
         try:
             return self.fresh(schema_name) or self._look(schema_name, kind)
         finally:
@@ -89,7 +89,7 @@ class Verdicts:
         known = self._fresh_of(kinds)
         if len(known) < len(kinds):
             if not self._looking_at_all.acquire(timeout=CHECK_PATIENCE):
-                raise Unavailable("The schemas are still being looked at.")
+                raise Unavailable(reason="The schemas are still being looked at.")
             try:
                 # Who waited finds here what was found meanwhile.
                 known |= self._fresh_of(kinds)
@@ -146,7 +146,7 @@ class Verdicts:
         except Unavailable:
             raise
         except (OperationalError, InterfaceError) as error:
-            raise Unavailable(f"The database did not answer: {first_line(error)}") from error
+            raise Unavailable(reason=f"The database did not answer: {first_line(error)}") from error
         except Exception as error:  # noqa: BLE001 - whatever keeps us from knowing, a broken migration module included
             found = Readiness(schema_name, SchemaState.ERROR, error=f"it can't be inspected: {error}")
         self._keep(found, mark)
@@ -186,7 +186,7 @@ def _listed(names: Collection[str] | None = None) -> dict[str, str]:
     try:
         return schema_kinds(names)
     except DatabaseError as error:
-        raise Unavailable(f"The tenants can't be listed: {first_line(error)}") from error
+        raise Unavailable(reason=f"The tenants can't be listed: {first_line(error)}") from error
 
 
 def _inspected(kinds: Mapping[str, str]) -> list[Readiness]:
