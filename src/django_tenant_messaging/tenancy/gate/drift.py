@@ -84,7 +84,7 @@ def _gaps_of(readiness: Readiness, kind: str) -> Gaps:
         (model, field)
         for model in models
         for field in model._meta.local_concrete_fields
-        if field.column and _column_name(model, field) in absent
+        if _column_name(model, field) in absent
     ]
     referring = models + (_of_tenants(labels) if readiness.is_shared else [])
     survivors = [model for model in referring if model not in tables]

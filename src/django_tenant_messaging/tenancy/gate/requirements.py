@@ -120,7 +120,6 @@ def _work_out(entries: frozenset[str]) -> Requirements:
         (stored_table(model), stored_column(field))
         for model in _state_models(loader, labels)
         for field in model._meta.local_concrete_fields
-        if field.column
     ]
     return Requirements(labels, migrations, tuple(columns))
 
