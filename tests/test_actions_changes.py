@@ -13,6 +13,8 @@ from django.db.models import F
 from django.test import override_settings
 
 from django_tenant_messaging import actions, signals
+from django_tenant_messaging.actions import editing
+from django_tenant_messaging.actions.mentions import resolve_mentions
 from django_tenant_messaging.events import MessageDeleted, MessageEdited, NotificationCreated, RoomRenamed, bus
 from django_tenant_messaging.exceptions import Conflict, Forbidden, Invalid, MessagingError, NotFound
 from django_tenant_messaging.models import (
@@ -269,6 +271,48 @@ def test_edited_mentions(world: World, events: list[Any]) -> None:
     assert edit("@carol, @dave, @bob, @nobody and @alice look") == (["carol", "dave", "bob"], ["dave"], False)
     assert Notification.objects.count() == 3
     assert [row.text for row in list_notifications(dave)] == ["alice mentioned you"]
+
+
+def test_an_edit_tells_nobody_who_may_not_see_the_message(world: World, events: list[Any]) -> None:
+    first = say(world, "look")
+    actions.add_members(world.alice, room_id=TEAM, users=[world.carol])
+    second = say(world, "look again")
+    with world.globex.activated():
+        theirs = actions.send_message(world.globex.users["alice"], room_id=TEAM, content="look").message
+    events.clear()
+    edited = actions.edit_message(world.alice, room_id=TEAM, message_id=first.id, content="@carol @bob look")
+    assert [user.username for user in edited.mentioned_users] == ["bob"]
+    told = [event.notification.user_id for event in events if isinstance(event, NotificationCreated)]
+    assert told == [str(world.bob.pk)]
+    assert list_notifications(world.carol) == []
+    # What she sees, she is told of; and what was said before, where newcomers see the history.
+    actions.edit_message(world.alice, room_id=TEAM, message_id=second.id, content="@carol look again")
+    dave = world.acme.create_user("dave")
+    with override_settings(TENANT_MESSAGING={"NEW_MEMBERS_SEE_HISTORY": True}):
+        actions.add_members(world.alice, room_id=TEAM, users=[dave])
+    actions.edit_message(world.alice, room_id=TEAM, message_id=first.id, content="@dave look")
+    assert [len(list_notifications(user)) for user in (world.carol, dave)] == [1, 1]
+    with world.globex.activated():
+        assert message_by_id(theirs.id).content == "look"
+        assert Notification.objects.count() == Mention.objects.count() == 0
+
+
+def test_an_edit_tells_nobody_who_left_before_the_room_was_locked(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actions.add_members(world.alice, room_id=TEAM, users=[world.carol])
+    first = say(world, "@carol look")
+
+    def resolve_and_leave(*args: Any, **options: Any) -> Any:
+        found = resolve_mentions(*args, **options)
+        actions.leave_room(world.bob, room_id=TEAM)
+        actions.leave_room(world.carol, room_id=TEAM)
+        return found
+
+    monkeypatch.setattr(editing, "resolve_mentions", resolve_and_leave)
+    edited = actions.edit_message(world.alice, room_id=TEAM, message_id=first.id, content="@bob @carol look")
+    assert edited.mentioned_users == ()
+    assert list_notifications(world.bob) == []
 
 
 def test_edit_of_a_direct_message_notifies_nobody_again(world: World, events: list[Any]) -> None:

@@ -12,9 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_tenant_messaging import actions
+from django_tenant_messaging.actions import mentions
 from django_tenant_messaging.actions.mentions import mention_candidates
-from django_tenant_messaging.models import Mention, Notification
-from tests.harness.queries import exactly
+from django_tenant_messaging.models import ChatRoom, Mention, Message, Notification
+from django_tenant_messaging.models.rooms import RoomCounterManager
+from django_tenant_messaging.types import UserRef
+from tests.harness.queries import exactly, queries
 from tests.harness.world import TEAM, made_world
 
 if TYPE_CHECKING:
@@ -164,16 +167,74 @@ def test_most_mentions(world: World, highest: int) -> None:
     assert [user.username for user in message.mentioned_users] == ["carol", "bob", "josé"][:highest]
 
 
-def test_any_number_of_names_costs_one_query(world: World) -> None:
+def test_names_of_nobody_are_passed_over_up_to_a_number(world: World) -> None:
+    nobody = [f"@nobody{n}" for n in range(200)]
     with exactly(2):
-        content = " ".join([*(f"@nobody{n}..." for n in range(500)), "@carol"])
-        sent = actions.send_message(world.alice, room_id=TEAM, content=content)
+        sent = actions.send_message(world.alice, room_id=TEAM, content=" ".join([*nobody[:50], "@carol"]))
     assert [user.username for user in sent.message.mentioned_users] == ["carol"]
+    sent = actions.send_message(world.alice, room_id=TEAM, content=" ".join([*nobody, "@carol"]))
+    assert not sent.message.mentioned_users
+
+
+def test_any_number_of_names_costs_one_query_of_bounded_length(world: World) -> None:
+    lengths = []
+    for number in (200, 2_000):
+        content = " ".join(f"@n{n}..." for n in range(1000, 1000 + number))
+        with override_settings(TENANT_MESSAGING={"MAX_CONTENT_LENGTH": 20_000}), queries() as made:
+            actions.send_message(world.alice, room_id=TEAM, content=content)
+        assert len(made) == 2
+        lengths.append(len(made[0]))
+    assert lengths[0] == lengths[1]
+    with override_settings(TENANT_MESSAGING={"MAX_MENTIONS": 0}), exactly(1):
+        actions.send_message(world.alice, room_id=TEAM, content="@carol")
+
+
+def test_each_name_is_compared_with_those_alike_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred names among a room of thousands, in little work."""
+    members = [(n, UserRef(str(n), f"Member{n}")) for n in range(20_000)]
+    monkeypatch.setattr(mentions, "mentioned_members", lambda names: dict.fromkeys(names, members))
+    texts = [(TEAM, " ".join(f"@member{n}" for n in range(start, start + 100)), None) for start in range(0, 4_000, 100)]
+    with little_work():
+        found = mentions.resolve_mentions_of(texts)
+    assert [[key for key, _user in of_text] for of_text in found] == [
+        list(range(start, start + 50)) for start in range(0, 4_000, 100)
+    ]
+
+
+def test_a_message_saved_through_the_orm_finds_its_mentions_before_it_locks_the_room(world: World) -> None:
+    room = ChatRoom.objects.get(pk=TEAM)
+    with queries() as made:
+        message = Message.objects.create(sender=world.alice, room=room, content="@carol @nobody")
+    places = [
+        next(n for n, sql in enumerate(made) if part in sql)
+        for part in ('LOWER("auth_user"', "SET last_seq", 'INSERT INTO "django_tenant_messaging_mention"')
+    ]
+    assert places == sorted(places)
+    assert [user.username for user in message.mentioned_users.all()] == ["carol"]
+
+
+def test_a_message_saved_through_the_orm_tells_nobody_who_left_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mallory = world.acme.create_user("mallory")
+    actions.add_members(world.alice, room_id=TEAM, users=[mallory])
+    advance = RoomCounterManager.advance
+
+    def leave_and_advance(manager: RoomCounterManager, room_id: int) -> int:
+        monkeypatch.undo()
+        actions.leave_room(mallory, room_id=TEAM)
+        return advance(manager, room_id)
+
+    monkeypatch.setattr(RoomCounterManager, "advance", leave_and_advance)
+    room = ChatRoom.objects.get(pk=TEAM)
+    message = Message.objects.create(sender=world.alice, room=room, content="@mallory @carol")
+    assert [user.username for user in message.mentioned_users.all()] == ["carol"]
+    assert not Notification.objects.filter(user=mallory).exists()
 
 
 @given(st.text())
 def test_any_text(text: str) -> None:
-    mention_candidates(text)
+    list(mention_candidates(text))
 
 
 PIECES = ["@", "bob", "@bob", "`", "``", "```", "://", "http://", "www.", ".", " ", "\n", "+", "é", "@bob@"]
@@ -238,7 +299,7 @@ def little_work() -> Iterator[None]:
 def test_hostile_text_costs_no_more_than_its_length(piece: str, opening: str) -> None:
     length = 150_000
     with little_work():
-        mention_candidates((opening + piece * (length // len(piece)))[:length] + " @bob")
+        list(mention_candidates((opening + piece * (length // len(piece)))[:length] + " @bob"))
 
 
 def test_hostile_run_of_backticks_costs_no_more_than_its_length() -> None:
@@ -248,4 +309,4 @@ def test_hostile_run_of_backticks_costs_no_more_than_its_length() -> None:
             " ".join("`" * length for length in range(1, 400)),
             "a" * 150_000 + "@b",
         ):
-            mention_candidates(text + "@")
+            list(mention_candidates(text + "@"))

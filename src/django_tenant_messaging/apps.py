@@ -33,9 +33,11 @@ class TenantMessagingConfig(AppConfig):
         from . import checks
         from .events import connect_sink
         from .models import Message
+        from .models.messages import message_begins
         from .tenancy import connect_creation, schema_unready
 
         user_logged_in.connect(bind_login, dispatch_uid="tenant_messaging_bind_login")
+        message_begins.connect(resolve_message, dispatch_uid="tenant_messaging_message_begins")
         post_save.connect(complete_message, sender=Message, dispatch_uid="tenant_messaging_message")
         # Not of one sender: a user may be saved by a proxy of the user model, or by a child of it.
         post_save.connect(begin_status, dispatch_uid="tenant_messaging_status")
@@ -138,6 +140,13 @@ def recheck_tenant(schema_name: str, **_kwargs: Any) -> None:
     from .events import AccessChanged, emit_on_commit
 
     emit_on_commit(AccessChanged(schema_name, None))
+
+
+def resolve_message(message: Any, **_kwargs: Any) -> None:
+    """A message that is about to be saved through the ORM mentions members."""
+    from .actions.messages import resolve_before_creation
+
+    resolve_before_creation(message)
 
 
 def complete_message(instance: Any, created: bool, raw: bool = False, **_kwargs: Any) -> None:

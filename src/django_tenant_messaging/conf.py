@@ -128,7 +128,8 @@ class MessagingSettings:
     MAX_ROOM_MEMBERS = Setting(1_000, at_least(2))
     """Most members of one room."""
     MAX_MENTIONS = Setting(50, at_least(0))
-    """Most members that one message notifies by mention; names after that are plain text."""
+    """Most members that one message notifies by mention; names after that are plain text. Of a text, so many different
+    names and 50 more are looked up."""
     EDIT_WINDOW: Setting[float | None] = Setting(None, or_none(seconds(0)))
     """Seconds for which a sender may edit a message; ``None`` is for ever. Deleting is never too late."""
     NEW_MEMBERS_SEE_HISTORY = Setting(False, FLAG)

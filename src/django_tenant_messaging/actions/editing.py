@@ -11,7 +11,7 @@ from django.db import connections, transaction
 from ..conf import messaging_settings
 from ..events import MessageEdited, NotificationCreated, emit_on_commit
 from ..exceptions import Conflict, Forbidden
-from ..models import Mention, Message, MessageRevision, Notification, RoomCounter
+from ..models import Membership, Mention, Message, MessageRevision, Notification, RoomCounter
 from ..models.content import clean_content
 from ..selectors import message_by_id
 from ..tenancy import TENANT_DATABASE, current_schema, table_of
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 def edit_message(actor: AbstractBaseUser, *, room_id: int, message_id: int, content: str) -> MessageData:
     """Give a message of the actor's own another text, and return it as it is now.
 
-    The text before is kept as a revision. Members who are mentioned for the first time are notified; who is no longer
-    mentioned disappears from ``mentioned_users``. The same text again changes nothing, so that a repeat is safe. Four
-    queries, one more for a text with mentions.
+    The text before is kept as a revision. Members who are mentioned for the first time are notified, unless they joined
+    later and don't see the message; who is no longer mentioned disappears from ``mentioned_users``. The same text again
+    changes nothing, so that a repeat is safe. Four queries, one more for a text with mentions.
 
     Raises :class:`~django_tenant_messaging.exceptions.NotFound` when the actor isn't a member or sees no such message
     in the room, ``Forbidden`` for somebody else's message or after ``EDIT_WINDOW``, ``Conflict`` for a deleted one,
@@ -114,18 +114,23 @@ WITH place AS (
         changed_seq = (SELECT last_seq FROM place),
         edited_at = (SELECT replaced_at FROM kept)
     WHERE id = %(message)s
+), named AS MATERIALIZED (
+    -- Members who don't see the message hear nothing of it. Nobody joins or leaves while the counter is locked.
+    SELECT user_id FROM unnest(%(mentioned)s::{key_type}[]) AS name (user_id)
+    WHERE (SELECT visible_after_seq FROM {table_of(Membership)} member
+           WHERE room_id = %(room)s AND member.user_id = name.user_id AND left_seq IS NULL)
+          < (SELECT seq FROM {message} WHERE id = %(message)s)
 ), no_longer AS (
     DELETE FROM {table_of(Mention)}
-    WHERE message_id = %(message)s AND user_id <> ALL (%(mentioned)s::{key_type}[])
+    WHERE message_id = %(message)s AND user_id <> ALL (ARRAY(SELECT user_id FROM named))
 ), mentioned AS (
     INSERT INTO {table_of(Mention)} (message_id, user_id)
-    SELECT %(message)s, name.user_id FROM unnest(%(mentioned)s::{key_type}[]) AS name (user_id)
+    SELECT %(message)s, user_id FROM named
     ON CONFLICT (message_id, user_id) DO NOTHING
 ), told AS (
     -- Who was told about the message isn't told again. The receiver of a direct one always was.
     INSERT INTO {table_of(Notification)} (user_id, message_id, notification_text, is_read, created_at)
-    SELECT name.user_id, %(message)s, %(mention_text)s, false, clock_timestamp()
-    FROM unnest(%(mentioned)s::{key_type}[]) AS name (user_id)
+    SELECT user_id, %(message)s, %(mention_text)s, false, clock_timestamp() FROM named
     ON CONFLICT (user_id, message_id) DO NOTHING
     RETURNING id, user_id, notification_text, created_at
 )

@@ -24,20 +24,32 @@ FENCE = 3
 CLOSING = ".+-_"
 LONGEST_USERNAME = 150
 MOST_SPELLINGS = 4
+SPARE_MENTIONS = 50
+"""Names of nobody in the room that a text may hold before those after them are left alone: each costs a look."""
 
 
-def mention_candidates(content: str) -> list[tuple[str, ...]]:
-    """Return for each mention in a text the usernames it may mean, the likeliest first.
+def mention_candidates(content: str) -> Iterator[tuple[str, ...]]:
+    """Yield for each mention in a text the usernames it may mean, the likeliest first.
 
     A sentence's full stop may belong to the name or not: ``@bob.`` means ``bob.`` if there is one, else ``bob``.
     Nothing is a mention in code, web addresses and e-mail addresses.
     """
     if "@" not in content:
-        return []
-    found: dict[tuple[str, ...], None] = {}
+        return
     for match in MENTION.finditer(ADDRESS.sub(" ", _without_code(content))):
         if len(match[1]) <= LONGEST_USERNAME:
-            found[tuple(_spellings(unicodedata.normalize("NFKC", match[1])))] = None
+            yield tuple(_spellings(unicodedata.normalize("NFKC", match[1])))
+
+
+def first_candidates(content: str) -> list[tuple[str, ...]]:
+    """Return the different mentions of a text that are looked up: ``MAX_MENTIONS`` and ``SPARE_MENTIONS`` at most."""
+    highest = messaging_settings.MAX_MENTIONS
+    found: dict[tuple[str, ...], None] = {}
+    if highest:
+        for names in mention_candidates(content):
+            found[names] = None
+            if len(found) == highest + SPARE_MENTIONS:
+                break
     return list(found)
 
 
@@ -83,35 +95,41 @@ def resolve_mentions_of(texts: Sequence[tuple[int, str, Any]]) -> list[list[tupl
     """Return for each text, given with its room and its sender's key, the room's members that it mentions, in order
     and once each, the sender excepted.
 
-    The first ``MAX_MENTIONS`` count; names of nobody in the room don't.
+    The first ``MAX_MENTIONS`` count; names of nobody in the room don't, up to 50 of them.
     One query, none for texts without mentions. Names match in any case; the exact spelling goes first.
     """
-    candidates = [mention_candidates(content) for _room_id, content, _sender_key in texts]
+    candidates = [first_candidates(content) for _room_id, content, _sender_key in texts]
     names: defaultdict[int, set[str]] = defaultdict(set)
     for (room_id, _content, _sender_key), found in zip(texts, candidates, strict=True):
         if found:
             names[room_id].update(name for spellings in found for name in spellings)
-    members = mentioned_members(names) if names else {}
+    found_members = mentioned_members(names) if names else {}
+    members = {room_id: _Members(of_room) for room_id, of_room in found_members.items()}
     return [
-        _resolve(found, members.get(room_id, []), sender_key) if found else []
+        _resolve(found, members[room_id], sender_key) if found and room_id in members else []
         for (room_id, _content, sender_key), found in zip(texts, candidates, strict=True)
     ]
 
 
-def _resolve(
-    candidates: list[tuple[str, ...]], members: list[tuple[Any, UserRef]], sender_key: Any
-) -> list[tuple[Any, UserRef]]:
+def _resolve(candidates: list[tuple[str, ...]], members: _Members, sender_key: Any) -> list[tuple[Any, UserRef]]:
     found: dict[Any, UserRef] = {}
     for names in candidates:
-        member = next(filter(None, (_pick(name, members) for name in names)), None)
+        member = next(filter(None, map(members.named, names)), None)
         if member is not None and member[0] != sender_key:
             found.setdefault(*member)
     return list(found.items())[: messaging_settings.MAX_MENTIONS]
 
 
-def _pick(name: str, members: list[tuple[Any, UserRef]]) -> tuple[Any, UserRef] | None:
-    exact = [member for member in members if member[1].username == name]
-    if exact:
-        return exact[0]
-    alike = [member for member in members if member[1].username.lower() == name.lower()]
-    return alike[0] if len(alike) == 1 else None
+class _Members:
+    """Members of a room, found by their names."""
+
+    def __init__(self, members: list[tuple[Any, UserRef]]) -> None:
+        self._exact = {member[1].username: member for member in members}
+        self._alike: defaultdict[str, list[tuple[Any, UserRef]]] = defaultdict(list)
+        for member in members:
+            self._alike[member[1].username.lower()].append(member)
+
+    def named(self, name: str) -> tuple[Any, UserRef] | None:
+        """Return the member of this name, or the only one whose name differs from it by case alone."""
+        alike = self._alike.get(name.lower(), ())
+        return self._exact.get(name) or (alike[0] if len(alike) == 1 else None)

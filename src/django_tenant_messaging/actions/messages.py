@@ -10,8 +10,9 @@ from django.utils.translation import gettext, gettext_noop, override
 
 from ..events import Event, MessagePosted, NotificationCreated, emit_on_commit
 from ..exceptions import Conflict, MessagingError, NotFound
-from ..models import Mention, Message, Notification
+from ..models import Membership, Mention, Message, Notification
 from ..models.content import clean_content
+from ..models.memberships import ACTIVE
 from ..selectors import message_by_id, messages_by_id, user_ref, was_written_as
 from ..tenancy import current_schema
 from ..types import MessageData, NotificationData, ReplyRef, SentMessage, UserRef
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
 
 MAX_ID = 2**63 - 1
+RESOLVED = "_resolved_mentions"
+"""The attribute of a message that is being saved in which its mentions wait."""
 DIRECT = gettext_noop("You have a new message from %(sender)s")
 MENTION = gettext_noop("%(sender)s mentioned you")
 
@@ -194,10 +197,15 @@ def _send_distinct(drafts: Sequence[Draft], locked: LockedRows) -> list[SentMess
     return answers
 
 
+def resolve_before_creation(message: Message) -> None:
+    """Find out whom a message mentions that is about to be saved through the ORM, while its room isn't locked yet."""
+    mentioned = resolve_mentions(message.room_id, message.content, sender_key=message.sender_id)
+    setattr(message, RESOLVED, mentioned)
+
+
 def complete_created_message(message: Message) -> None:
     """Add to a message that was saved through the ORM what :func:`send_message` writes with it, and announce it."""
-    sender_key = message.sender_id
-    mentioned = resolve_mentions(message.room_id, message.content, sender_key=sender_key)
+    mentioned = _still_members(message.room_id, message.__dict__.pop(RESOLVED))
     Mention.objects.bulk_create(Mention(message=message, user_id=key) for key, _user in mentioned)
     if message.receiver_id is not None:
         told = [(message.receiver_id, direct_text(message.sender))]
@@ -222,6 +230,15 @@ def complete_created_message(message: Message) -> None:
         for row in notifications
     ]
     emit_on_commit(*_announcement(current_schema(), message_by_id(message.pk), told_data))
+
+
+def _still_members(room_id: int, mentioned: list[tuple[Any, UserRef]]) -> list[tuple[Any, UserRef]]:
+    """Leave out those who left before the room was locked."""
+    if not mentioned:
+        return mentioned
+    keys = [key for key, _user in mentioned]
+    present = set(Membership.objects.filter(ACTIVE, room_id=room_id, user__in=keys).values_list("user_id", flat=True))
+    return [(key, user) for key, user in mentioned if key in present]
 
 
 def _announcement(schema_name: str, message: MessageData, notifications: Sequence[NotificationData]) -> list[Event]:

@@ -6,6 +6,7 @@ from typing import Any, cast
 from django.conf import settings
 from django.db import models, transaction
 from django.db.models import Q
+from django.dispatch import Signal
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -14,6 +15,9 @@ from ..tenancy import TENANT_DATABASE
 from .content import clean_content
 from .rooms import ChatRoom, RoomCounter
 from .users import user_key
+
+message_begins = Signal()
+"""Sent with ``message`` before a new message takes its place, which locks the room: what only reads is done now."""
 
 
 class MessageQuerySet(models.QuerySet["Message"]):
@@ -108,6 +112,7 @@ class Message(models.Model):
         self.content = clean_content(self.content)
         with transaction.atomic(using=TENANT_DATABASE):
             self._find_room()
+            message_begins.send(type(self), message=self)
             self.seq = self.changed_seq = RoomCounter.objects.advance(self.room_id)
             super().save(*args, **kwargs)
 
