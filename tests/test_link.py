@@ -18,11 +18,18 @@ from channels_redis.core import RedisChannelLayer
 from channels_redis.pubsub import RedisPubSubChannelLayer
 
 from django_tenant_messaging.realtime import link as link_module
-from django_tenant_messaging.realtime.hints import Hint, from_message
-from django_tenant_messaging.realtime.link import MAX_HINTS, MAX_WAITING, LayerLink, group_of, send_from_outside
+from django_tenant_messaging.realtime.hints import Hint, from_rows
+from django_tenant_messaging.realtime.link import (
+    MAX_HINTS,
+    MAX_WAITING,
+    LayerLink,
+    group_of,
+    send_from_outside,
+)
+from django_tenant_messaging.realtime.sealing import Message, Sealer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable
 
     from example.services import LocalRedis
 
@@ -33,24 +40,30 @@ def hint(number: int, schema_name: str = "acme") -> Hint:
     return Hint(schema_name, "room", 1, f"{number}", seq=number, after=number - 1)
 
 
+def opened(given: Any) -> Message:
+    message = Sealer().opened(given)
+    assert message is not None
+    return message
+
+
 class Process:
     """A link as one process has it, and what it was told."""
 
     def __init__(self, layer: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(link_module, "get_channel_layer", lambda _alias: layer)
         self.layer = layer
-        self.messages: list[Mapping[str, Any]] = []
+        self.messages: list[Message] = []
         self._told = asyncio.Event()
         self.link = LayerLink("default", name, self._on_message)
 
-    def _on_message(self, message: Mapping[str, Any]) -> None:
+    def _on_message(self, message: Message) -> None:
         self.messages.append(message)
         self._told.set()
 
     def seqs(self, schema_name: str = "acme") -> list[int]:
         """The numbers of a tenant's hints, in the order in which they came."""
-        of_tenant = [message for message in self.messages if message.get("schema") == schema_name]
-        return [found.seq for message in of_tenant for found in from_message(message)]
+        of_tenant = [message.content for message in self.messages if message.about == schema_name]
+        return [found.seq for rows in of_tenant for found in from_rows(schema_name, rows)]
 
     async def until(self, is_true: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE):
@@ -133,7 +146,7 @@ class TestOnRedis:
         one.link.publish("globex", [hint(1, "globex")])
         await other.until(lambda: len(other.seqs()) == 1_000 and other.seqs("globex") == [1])
         assert other.seqs() == list(range(1, 1_001))
-        sizes = [len(message["hints"]) for message in other.messages if message["schema"] == "acme"]
+        sizes = [len(message.content) for message in other.messages if message.about == "acme"]
         assert max(sizes) <= MAX_HINTS
         assert len(sizes) < 50
         # One's own come back too, and were delivered already.
@@ -275,8 +288,8 @@ class ToldLayer:
     def sent(self, schema_name: str) -> list[int]:
         """The numbers of the hints of a tenant that were sent."""
         group = group_of(schema_name)
-        messages = [message for to, message in self.calls["group_send"] if to == group]
-        return [found.seq for message in messages for found in from_message(message)]
+        rows = [opened(message).content for to, message in self.calls["group_send"] if to == group]
+        return [found.seq for of_message in rows for found in from_rows(schema_name, of_message)]
 
 
 async def until(is_true: Callable[[], bool]) -> None:
@@ -422,11 +435,20 @@ class TestAsTold:
         assert len(layer.channels) == 1
 
     async def test_a_message_that_can_not_be_handled_ends_nothing(
-        self, process: Process, layer: ToldLayer, caplog: pytest.LogCaptureFixture
+        self,
+        process: Process,
+        layer: ToldLayer,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
-        await layer.inner.group_send(group_of("acme"), {"type": "messaging.hints"})
-        await self.heard(process, 1)
-        assert "couldn't be handled" in caplog.text
+        monkeypatch.setattr(process.link, "_on_message", lambda _message: 1 / 0)
+        for _ in range(3):
+            await send_from_outside(layer, [hint(1)])
+        await settle()
+        monkeypatch.undo()
+        await self.heard(process, 2)
+        told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+        assert told == ["1 messages of the channel layer couldn't be handled, the last:"]
 
     async def test_what_waits_goes_bundled_and_the_tenants_in_turn(self, process: Process, layer: ToldLayer) -> None:
         free = layer.hold("group_send")
@@ -440,7 +462,7 @@ class TestAsTold:
         await settle()
         assert layer.sent("acme") == list(range(1, 503))
         assert layer.sent("globex") == [1]
-        sizes = [len(message["hints"]) for _group, message in layer.calls["group_send"]]
+        sizes = [len(opened(message).content) for _group, message in layer.calls["group_send"]]
         assert sizes == [1, MAX_HINTS, MAX_HINTS, 101, 1]
 
     async def test_what_waits_is_bounded(self, process: Process, layer: ToldLayer) -> None:

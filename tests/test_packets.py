@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from django_tenant_messaging.realtime.hints import OTHERS_END, Hint, from_message, to_message
+from django_tenant_messaging.realtime.hints import OTHERS_END, Hint, from_rows, rows_of
 from django_tenant_messaging.realtime.packets import Packet, packets_of
 
 AUTHOR, READER = "1", "2"
@@ -34,7 +34,7 @@ def told(packet: Packet, user_id: str, visible_after: int) -> list[tuple[int, st
 def test_each_is_told_what_they_may_see(travels: bool) -> None:
     hints = [hint(21, 12), hint(22, 4), hint(23, 0, AUTHOR), hint(24, 8, AUTHOR), hint(25, 4)]
     if travels:
-        hints = from_message(json.loads(json.dumps(to_message("acme", hints, origin="other"))))
+        hints = from_rows("acme", json.loads(json.dumps(rows_of(hints))))
     (packet,) = packets_of(hints)
     everything = [
         (21, "of 12", False),

@@ -64,6 +64,7 @@ RATE_LIMIT = Rule(
     "a pair of numbers (rate above 0, burst of 1 or more), or None", lambda value: value is None or _rate_limit(value)
 )
 FLAG = Rule("True or False", lambda value: isinstance(value, bool))
+STRING = Rule("a string", lambda value: isinstance(value, str))
 TEXT = Rule("a non-empty string", lambda value: isinstance(value, str) and value != "")
 ORIGINS = Rule(
     'a list of origins such as "https://app.example.com"',
@@ -227,6 +228,11 @@ class MessagingSettings:
     ``SHOW_MIGRATION_DETAILS``."""
     CHANNEL_LAYER = Setting("default", TEXT)
     """Alias in ``CHANNEL_LAYERS`` of the layer that carries hints between processes."""
+    DEPLOYMENT = Setting("", STRING)
+    """What tells this site from others on the same channel layer, besides ``SECRET_KEY``. Empty, it is the address of
+    the tenants' database in ``DATABASES`` (``HOST``, ``PORT``, ``NAME``). Set it, the same in all its processes,
+    if some of them reach that database by another address (as by PgBouncer): otherwise they don't believe each other's
+    hints, and learn from the database within ``RECONCILE_INTERVAL``."""
     ALLOWED_ORIGINS: Setting[list[str] | tuple[str, ...]] = Setting((), ORIGINS)
     """Origins besides the tenant's own domains from which a page may open the WebSocket."""
     TENANT_MEMBERSHIP: Setting[str | Callable[[Any, str], bool] | None] = Setting(None, HOOK)

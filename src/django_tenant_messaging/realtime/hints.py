@@ -26,7 +26,7 @@ from ..payloads import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from pydantic import BaseModel
 
@@ -119,19 +119,14 @@ class Hint:
         ]
 
 
-def to_message(schema_name: str, hints: Iterable[Hint], *, origin: str) -> dict[str, Any]:
-    """Return hints of a tenant as a channel-layer message from a process."""
-    return {
-        "type": "messaging.hints",
-        "origin": origin,
-        "schema": schema_name,
-        "hints": [hint.to_row() for hint in hints],
-    }
+def rows_of(hints: Iterable[Hint]) -> list[list[Any]]:
+    """Return hints of a tenant as the content of a channel-layer message."""
+    return [hint.to_row() for hint in hints]
 
 
-def from_message(message: Mapping[str, Any]) -> list[Hint]:
-    """Return the hints of a channel-layer message."""
-    return [Hint(message["schema"], *row[:3], **dict(zip(DETAILS, row[3:], strict=True))) for row in message["hints"]]
+def from_rows(schema_name: str, rows: Iterable[list[Any]]) -> list[Hint]:
+    """Return the hints of a channel-layer message about a tenant."""
+    return [Hint(schema_name, *row[:3], **dict(zip(DETAILS, row[3:], strict=True))) for row in rows]
 
 
 def hints_of(batch: Iterable[events.Event]) -> Iterator[Hint]:

@@ -15,6 +15,7 @@ from ..exceptions import MessagingError
 from ..limits import Limiter, limits_of_settings, share_limiter, unshare_limiter
 from ..selectors import read_changes
 from ..tenancy import run_in_tenant
+from . import link
 from .access import AccessKeeper
 from .arrivals import Arrivals
 from .catchup import CatchUp
@@ -23,8 +24,8 @@ from .comparison import Comparison
 from .feeds import RoomFeed
 from .following import Following
 from .garbage import GarbageKeeper
-from .hints import Hint, from_message, hint_of
-from .link import LIMITS, LayerLink
+from .hints import Hint, from_rows, hint_of
+from .link import LayerLink
 from .outbox import joined
 from .presence import PresenceKeeper
 from .sending import Sends
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Iterator, Mapping
 
     from ..types import Readiness, RoomPosition, UserRef
+    from .sealing import Message
     from .socket import Socket
 
 logger = logging.getLogger(__name__)
@@ -276,11 +278,12 @@ class Hub:
             if Hub.running > 1 or not self.link.is_local:
                 self.link.publish(schema_name, found)
 
-    def _on_message(self, message: Mapping[str, Any]) -> None:
-        if message["type"] == LIMITS:
-            self.limiter.absorb(message["shares"], time.monotonic())
-        else:
-            self._dispatch(message["schema"], from_message(message))
+    def _on_message(self, message: Message) -> None:
+        match message.kind:
+            case link.HINTS:
+                self._dispatch(message.about, from_rows(message.about, message.content))
+            case link.LIMITS:
+                self.limiter.absorb(message.content, time.monotonic())
 
     def _share_soon(self) -> None:
         # A page asks from its own thread, and maybe after the loop was closed.

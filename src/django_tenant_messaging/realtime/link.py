@@ -12,10 +12,11 @@ from channels.layers import InMemoryChannelLayer, get_channel_layer
 
 from ..conf import messaging_settings
 from ..tenancy import group_name
-from .hints import to_message
+from .hints import rows_of
+from .sealing import Message, Sealer, Seldom
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
     from ..limits import Share
     from .hints import Hint
@@ -28,8 +29,12 @@ MAX_WAITING = 10_000
 MAX_HINTS = 200
 """Most hints of one channel-layer message."""
 RETRY_DELAY = 0.5
+HINTS = "messaging.hints"
+"""The kind of message that carries hints of a tenant."""
 LIMITS = "messaging.limits"
-"""The type of the message by which processes tell each other of heavy users."""
+"""The kind of message by which processes tell each other of heavy users."""
+PROBE = "messaging.probe"
+"""The kind of message that a process sends to itself."""
 EVERYONE = "messaging.everyone"
 """The channel-layer group of all processes, for what concerns every tenant."""
 
@@ -47,8 +52,11 @@ class LayerLink:
     :meth:`repair`, lost hints by the hub's comparison with the database.
     """
 
-    def __init__(self, alias: str, origin: str, on_message: Callable[[Mapping[str, Any]], None]) -> None:
+    def __init__(self, alias: str, origin: str, on_message: Callable[[Message], None]) -> None:
         self._layer: Any = get_channel_layer(alias)
+        self._sealer = Sealer()
+        self._strange = Seldom()
+        self._failed = Seldom()
         self._origin = origin
         self._on_message = on_message
         self._wanted: set[str] = set()
@@ -144,10 +152,10 @@ class LayerLink:
             self._is_down = False
         self._probes_sent += 1
         self._probe_heard = 0
-        message = {"type": "messaging.probe", "origin": self._origin, "number": self._probes_sent}
+        message = Message(PROBE, self._origin, self._probes_sent)
         try:
             async with asyncio.timeout(PUBLISH_TIMEOUT):
-                await self._layer.group_send(self._probe_group, message)
+                await self._layer.group_send(self._probe_group, self._sealer.sealed(message))
         except Exception as error:  # noqa: BLE001 - layers raise their clients' own classes
             self._report_down(error)
 
@@ -192,19 +200,32 @@ class LayerLink:
                 await asyncio.sleep(RETRY_DELAY)
                 continue
             try:
-                if message["type"] == "messaging.probe":
-                    self._probe_heard = message["number"]
-                elif message["origin"] != self._origin:
-                    self._on_message(message)
+                self._take(message)
             except Exception:
-                logger.exception("A message of the channel layer couldn't be handled.")
+                if number := self._failed.count():
+                    logger.exception("%s messages of the channel layer couldn't be handled, the last:", number)
+
+    def _take(self, given: Any) -> None:
+        """Act on what came, unless it is one's own, which was delivered already, or no process of this site sent it."""
+        if isinstance(given, dict) and given.get("origin") == self._origin:
+            return
+        message = self._sealer.opened(given)
+        if message is None:
+            if number := self._strange.count():
+                logger.warning(
+                    "%s messages of the channel layer aren't used: no process of this site sent them.", number
+                )
+        elif message.kind != PROBE:
+            self._on_message(message)
+        elif message.about == self._origin:
+            self._probe_heard = message.content
 
     async def _publish(self) -> None:
         while True:
             await self._something_waits.wait()
             while self._waiting or self._shares:
                 if self._shares:
-                    message = {"type": LIMITS, "origin": self._origin, "shares": self._shares}
+                    message = Message(LIMITS, "", self._shares)
                     self._shares = []
                     await self._send([(EVERYONE, message)])
                 if self._waiting:
@@ -214,16 +235,16 @@ class LayerLink:
                     await self._send(self._messages(schema_name, hints))
             self._something_waits.clear()
 
-    def _messages(self, schema_name: str, hints: list[Hint]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _messages(self, schema_name: str, hints: list[Hint]) -> Iterator[tuple[str, Message]]:
         for start in range(0, len(hints), MAX_HINTS):
-            part = hints[start : start + MAX_HINTS]
-            yield group_of(schema_name), to_message(schema_name, part, origin=self._origin)
+            rows = rows_of(hints[start : start + MAX_HINTS])
+            yield group_of(schema_name), Message(HINTS, schema_name, rows)
 
-    async def _send(self, messages: Iterable[tuple[str, dict[str, Any]]]) -> None:
+    async def _send(self, messages: Iterable[tuple[str, Message]]) -> None:
         try:
             for group, message in messages:
                 async with asyncio.timeout(PUBLISH_TIMEOUT):
-                    await self._layer.group_send(group, message)
+                    await self._layer.group_send(group, self._sealer.sealed(message, origin=self._origin))
         except Exception as error:  # noqa: BLE001 - layers raise their clients' own classes
             self._report_down(error)
             # Older than the next comparison with the database by the time the layer is back.
@@ -244,6 +265,8 @@ async def send_from_outside(layer: Any, hints: Iterable[Hint]) -> None:
     of_tenant: dict[str, list[Hint]] = {}
     for hint in hints:
         of_tenant.setdefault(hint.schema_name, []).append(hint)
+    sealer = Sealer()
     async with asyncio.timeout(PUBLISH_TIMEOUT):
         for schema_name, found in of_tenant.items():
-            await layer.group_send(group_of(schema_name), to_message(schema_name, found, origin=""))
+            message = Message(HINTS, schema_name, rows_of(found))
+            await layer.group_send(group_of(schema_name), sealer.sealed(message))

@@ -7,6 +7,7 @@ from .database import (
     TENANT_DATABASE,
     app_is_shared,
     app_is_tenants,
+    database_address,
     sessions_are_per_tenant,
     users_are_shared,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "column_of",
     "connect_creation",
     "current_schema",
+    "database_address",
     "forget_readiness",
     "group_name",
     "handshake_request",

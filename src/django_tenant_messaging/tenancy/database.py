@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django.apps import apps
 from django.conf import settings
 from django.core.signals import setting_changed
+from django.db import connections
 from django.dispatch import receiver
 from django_tenants.utils import (
     get_public_schema_name,
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
 SESSIONS = "django.contrib.sessions"
 TENANT_DATABASE = get_tenant_database_alias()
 """Alias of the database that holds the tenants' schemas."""
+DEFAULT_PORT = "5432"
+
+
+def database_address() -> str:
+    """Return where the settings say that the tenants' database is, as a name that no other database has."""
+    place = connections.settings[TENANT_DATABASE]
+    service = place["OPTIONS"].get("service")
+    return f"{place['HOST']}:{place['PORT'] or DEFAULT_PORT}/{place['NAME']}/{service or ''}"
 
 
 @lru_cache(maxsize=1)

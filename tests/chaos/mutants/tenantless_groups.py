@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django_tenant_messaging.realtime import link
-from django_tenant_messaging.realtime.hints import from_message
+from django_tenant_messaging.realtime.hints import from_rows
 from django_tenant_messaging.realtime.hub import Hub
 from tests.chaos.mutants.patching import replace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from django_tenant_messaging.realtime.sealing import Message
 
 
 def apply() -> None:
@@ -22,11 +22,11 @@ def apply() -> None:
     replace(link, "group_of", group_of)
     listen = Hub._on_message
 
-    def on_message(hub: Hub, message: Mapping[str, Any]) -> None:
-        if message["type"] == link.LIMITS:
+    def on_message(hub: Hub, message: Message) -> None:
+        if message.kind == link.LIMITS:
             listen(hub, message)
             return
         for schema_name in hub.schemas():
-            hub._dispatch(schema_name, from_message({**message, "schema": schema_name}))
+            hub._dispatch(schema_name, from_rows(schema_name, message.content))
 
     replace(Hub, "_on_message", on_message)
