@@ -5,8 +5,9 @@ They aren't taken away: what it costs to look at them is part of what is measure
 
 from __future__ import annotations
 
+from django_tenant_messaging.conf import RATE_LIMIT, known_settings
 from example.settings import *  # noqa: F403
 
 DEBUG = False
 NEVER_REACHED = (1_000_000, 1_000_000)
-TENANT_MESSAGING = {f"RATE_LIMIT_{what}": NEVER_REACHED for what in ("CONNECT", "SOCKET", "USER", "ROOM", "TENANT")}
+TENANT_MESSAGING = {setting.name: NEVER_REACHED for setting in known_settings() if setting.rule is RATE_LIMIT}

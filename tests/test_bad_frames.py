@@ -22,6 +22,7 @@ from django_tenant_messaging.models import (
     Notification,
     RoomCounter,
 )
+from django_tenant_messaging.realtime import asgi
 from django_tenant_messaging.tenancy import run_in_tenant
 from tests.harness.unlimited import UNLIMITED
 
@@ -108,8 +109,10 @@ PLAIN_BAD_FRAMES = [
     ("bad_json", None, '{"type":"ping","id":"1","x":[{"a":1,"a":1}]}'),
     ("too_deep", None, nested(9)),
     ("too_deep", None, '{"type":"ping","id":"1","x":' + '{"x":' * 8 + "0" + "}" * 9),
-    ("too_deep", None, "[" * 60_000),
-    ("too_deep", None, '{"x":' * 12_000),
+    ("too_deep", None, "[" * 6_000),
+    ("too_deep", None, '{"x":' * 6_000),
+    ("bad_frame", None, "[" * 60_000),
+    ("bad_frame", None, '{"x":' * 12_000),
     ("bad_frame", None, "[]"),
     ("bad_frame", None, "null"),
     ("bad_frame", None, '"ping"'),
@@ -294,7 +297,7 @@ NO_ACCESS = [
 NO_RIGHT = [wrong("forbidden", "edit")]
 
 
-@override_settings(TENANT_MESSAGING=UNLIMITED)
+@override_settings(TENANT_MESSAGING=UNLIMITED | {"MAX_BAD_FRAMES": 1_000})
 @pytest.mark.parametrize("cases", [WRONG_FIELDS, NO_ACCESS, NO_RIGHT], ids=["wrong fields", "no access", "no right"])
 async def test_wrong_contents_get_their_code_and_the_socket_lives_on(
     cases: list[Wrong], world: World, peers: Peers, caplog: pytest.LogCaptureFixture
@@ -447,16 +450,33 @@ async def test_a_binary_frame_ends_the_connection(event: dict[str, Any], world: 
     await still_works(await peers.connect(world.acme, "alice"), bob)
 
 
-async def test_too_many_bad_frames_end_the_connection(world: World, peers: Peers) -> None:
+@override_settings(TENANT_MESSAGING=UNLIMITED)
+async def test_too_many_bad_frames_end_the_connection(
+    world: World, peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asgi, "FORGIVEN", 0.001)
     alice, bob = await peers.connect(world.acme, "alice"), await peers.connect(world.acme, "bob")
     second = await peers.connect(world.acme, "alice")
     bad = ("hello", "[]", '{"type":"shout","id":"1"}', nested(9))
-    for number in range(19):
-        reply = await refused(alice, bad[number % 4])
-        # Wrong fields don't count: a client with an old form of a frame isn't thrown out.
+    for number in range(12):
+        assert (await refused(alice, bad[number % 4]))["type"] == "error"
+    for _ in range(7):
         assert (await alice.ask("ping", extra=1))["code"] == "invalid"
-        assert reply["type"] == "error"
+        # What is well-formed and refused for what it says doesn't count.
+        assert (await alice.post(MINE, " "))["code"] == "invalid"
     alice.send_text("the twentieth")
     await alice.until(lambda: alice.close_code is not None)
     assert alice.close_code == 4400
     await still_works(second, bob)
+
+
+@override_settings(TENANT_MESSAGING=UNLIMITED | {"MAX_BAD_FRAMES": 3})
+async def test_a_client_that_errs_now_and_then_is_forgiven(
+    world: World, peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asgi, "FORGIVEN", 1e6)
+    alice = await peers.connect(world.acme, "alice")
+    for _ in range(10):
+        assert (await alice.ask("ping", extra=1))["code"] == "invalid"
+        assert (await refused(alice, "hello"))["code"] == "bad_json"
+    assert alice.close_code is None

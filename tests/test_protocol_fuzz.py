@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from django_tenant_messaging import actions, exceptions
 from django_tenant_messaging.models import Message
+from django_tenant_messaging.realtime import asgi
 from django_tenant_messaging.tenancy import run_in_tenant
 from tests.harness.peer import Peer, scope_for, session_of
 from tests.harness.unlimited import UNLIMITED
@@ -218,7 +219,8 @@ def stored() -> dict[int, Stored]:
 
 
 @pytest.fixture
-def small_limits(settings: Any) -> None:
+def small_limits(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asgi, "FORGIVEN", 0.001)
     settings.TENANT_MESSAGING = UNLIMITED | {
         # Hypothesis asks the collector who holds its random numbers, and isn't told of what was put aside.
         "COLLECTION_PAUSE": None,

@@ -13,11 +13,12 @@ from websockets.exceptions import InvalidStatus
 from django_tenant_messaging import actions
 from django_tenant_messaging.limits import Limiter
 from django_tenant_messaging.models import Message
-from django_tenant_messaging.payloads import ClientFrame
+from django_tenant_messaging.payloads import ClientFrame, parse_frame
 from django_tenant_messaging.realtime import asgi
 from django_tenant_messaging.realtime.allowance import COSTS
 from django_tenant_messaging.realtime.hub import Hub, hub_of_this_loop
 from django_tenant_messaging.tenancy import run_in_tenant
+from django_tenant_messaging.types import Readiness, SchemaState
 from tests.harness.peer import another_hub, scope_for, session_of
 from tests.harness.unlimited import UNLIMITED
 from tests.harness.wire import Wire
@@ -154,6 +155,65 @@ async def test_each_socket_has_a_limit_for_frames_of_any_type(
     first.send_text('{"type": "nonsense", "id": "x"}')
     await first.until(lambda: bool(first.unasked))
     assert first.unasked[0]["code"] == "rate_limited"
+
+
+async def test_a_users_sockets_share_the_limit_of_reads(
+    acme: Tenant, globex: Tenant, peers: Peers, allow: Callable[..., None]
+) -> None:
+    allow(READS=5)
+    # Each of them resumed.
+    first, second, bob = [await peers.connect(acme, name) for name in ("alice", "alice", "bob")]
+    assert await granted(first, "history", 2) == 2
+    assert (await second.ask("revisions", room=ROOM, message_id=1))["code"] == "not_found"
+    for peer in (first, second):
+        reply = await peer.ask("history", room=ROOM)
+        assert (reply["code"], reply["details"]["scope"]) == ("rate_limited", "reads")
+    third = await peers.connect(acme, "alice", resume=False)
+    assert (await third.ask("resume"))["details"]["scope"] == "reads"
+    # Nothing else does, and nobody else's.
+    assert (await first.post(ROOM, "a message"))["type"] == "ok"
+    assert await granted(bob, "history") == 4
+    assert await granted(await peers.connect(globex, "alice"), "history") == 4
+
+
+async def test_large_frames_wait_unread_until_their_bytes_are_paid_for(
+    acme: Tenant, globex: Tenant, peers: Peers, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.TENANT_MESSAGING = {"RATE_LIMIT_BYTES": (NEVER, 5_000)}
+    read: list[int] = []
+
+    def parse(text: str) -> Any:
+        read.append(len(text))
+        return parse_frame(text)
+
+    monkeypatch.setattr(asgi, "parse_frame", parse)
+    first, second, bob = [await peers.connect(acme, name) for name in ("alice", "alice", "bob")]
+    twin = await peers.connect(globex, "alice")
+    for _ in range(6):
+        assert (await first.post(ROOM, "x" * 800))["type"] == "ok"
+    assert (await second.post(ROOM, "x" * 4_000))["type"] == "ok"
+    read.clear()
+    # The same bytes however few characters they are.
+    second.send_text(json.dumps({"type": "ping", "id": "large", "x": "\u20ac" * 400}, ensure_ascii=False))
+    second.send_text(json.dumps({"type": "ping", "id": "behind it"}))
+    for peer in (first, bob, twin):
+        await peer.ask("ping")
+    assert (await bob.post(ROOM, "y" * 4_000))["type"] == "ok"
+    assert (await twin.post(ROOM, "y" * 4_000))["type"] == "ok"
+    assert second.unasked == []
+    assert [size for size in read if size > 400] == [4_106] * 2
+    # The socket that waits ends like any other.
+    hub_of_this_loop().close_tenant("acme", Readiness("acme", SchemaState.MISSING))
+    await second.until(lambda: second.close_code is not None)
+    await second.close()
+
+
+async def test_the_largest_honest_frames_pass_at_once(acme: Tenant, peers: Peers) -> None:
+    """With the limits as they are by default."""
+    positions = {str(10**9 + number): {"epoch": "e" * 32, "seq": 10**9} for number in range(1_000)}
+    for _ in range(5):
+        alice = await peers.connect(acme, "alice", resume=positions)
+        assert (await alice.post(ROOM, "\U0001f44b" * 10_000))["type"] == "ok"
 
 
 async def test_a_rooms_limit_is_shared_by_its_members_and_out_of_others_reach(

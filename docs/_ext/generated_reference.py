@@ -113,9 +113,9 @@ def frame_costs_page() -> str:
         return "1" if counts else ""
 
     return table(
-        ("Frame", "Of the socket's", "Of the user's", "Of the room's and the tenant's"),
+        ("Frame", "Of the socket's", "Of the user's reads", "Of the user's", "Of the room's and the tenant's"),
         [
-            (f"`{kind}`", str(cost.frames), sign(cost.is_write), sign(cost.is_post))
+            (f"`{kind}`", str(cost.frames), sign(cost.is_read), sign(cost.is_write), sign(cost.is_post))
             for kind, cost in sorted(COSTS.items(), key=lambda item: (item[1], item[0]))
         ],
     )

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from django_tenant_messaging.conf import RATE_LIMIT, known_settings
 from example.services.process import ServiceError, end, python_path, spawn
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ PROJECT_DIR = Path(__file__).resolve().parent.parent
 START_SECONDS = 60
 STOP_SECONDS = 30
 SHOWN_LINES = 40
-UNLIMITED = {f"RATE_LIMIT_{name}": None for name in ("CONNECT", "SOCKET", "USER", "ROOM", "TENANT")}
+UNLIMITED = {setting.name: None for setting in known_settings() if setting.rule is RATE_LIMIT}
 """The replay is as fast as the server can be, not as people are."""
 
 

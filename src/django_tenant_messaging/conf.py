@@ -145,7 +145,8 @@ class MessagingSettings:
     """Largest frame that a client may send, in bytes of UTF-8. A larger one closes its socket with 4413. The default
     holds the longest message even when JSON spells each character as two escapes of six bytes."""
     MAX_BAD_FRAMES = Setting(20, at_least(1))
-    """Unreadable frames (no JSON, no object, unknown type) after which a socket is closed with 4400."""
+    """Frames that can't be read (no JSON, no object, unknown type) or have wrong fields, after which a socket is closed
+    with 4400. One of them is forgiven each second."""
     HEARTBEAT_INTERVAL = Setting(25.0, seconds(0.1))
     """Seconds between two heartbeats of the server. A client that is silent for three of them is closed with 4408."""
     RECONCILE_INTERVAL = Setting(2.0, seconds(0.05))
@@ -192,9 +193,13 @@ class MessagingSettings:
     would by itself, once in 10,000 new objects. ``None`` leaves the collector alone."""
     RATE_LIMIT_CONNECT: Setting[tuple[float, float] | None] = Setting((1, 100), RATE_LIMIT)
     """Handshakes of one login (of one address where there is none), as a pair: so many in each second, and so many at
-    once after a pause. ``None`` here and in the next four is no limit. Limits are read when the server starts."""
+    once after a pause. ``None`` here and in the next six is no limit. Limits are read when the server starts."""
+    RATE_LIMIT_BYTES: Setting[tuple[float, float] | None] = Setting((131_072, 1_048_576), RATE_LIMIT)
+    """Bytes of one user's frames above 1 KiB, over all sockets. What is too much isn't refused: it waits unread."""
     RATE_LIMIT_SOCKET: Setting[tuple[float, float] | None] = Setting((50, 100), RATE_LIMIT)
     """Frames of one socket, whatever they are; what costs the server more counts as several: see the protocol."""
+    RATE_LIMIT_READS: Setting[tuple[float, float] | None] = Setting((10, 100), RATE_LIMIT)
+    """Frames by which one user reads what is stored (history, earlier versions, what was missed), over all sockets."""
     RATE_LIMIT_USER: Setting[tuple[float, float] | None] = Setting((20, 60), RATE_LIMIT)
     """Frames by which one user changes something (messages, edits, read positions, typing), over all sockets."""
     RATE_LIMIT_ROOM: Setting[tuple[float, float] | None] = Setting((200, 400), RATE_LIMIT)

@@ -72,8 +72,8 @@ class Unavailable(MessagingError):
 class RateLimited(MessagingError):
     """Too much was asked for in too short a time. Nothing was done; the request may be repeated after a pause.
 
-    ``details`` holds ``retry_after`` (seconds), ``scope`` (whose limit it is: ``connect``, ``socket``, ``user``,
-    ``room`` or ``tenant``) and ``limit``, an object of ``rate`` (each second) and ``burst`` (at once).
+    ``details`` holds ``retry_after`` (seconds), ``scope`` (whose limit it is: ``connect``, ``socket``, ``reads``,
+    ``user``, ``room`` or ``tenant``) and ``limit``, an object of ``rate`` (each second) and ``burst`` (at once).
     """
 
     code = "rate_limited"
@@ -127,7 +127,7 @@ class TenantCreationError(RuntimeError):
 
 
 class FrameError(MessagingError):
-    """Base of the errors of frames that can't be read at all; they count towards ``MAX_BAD_FRAMES``."""
+    """Base of the errors of frames that can't be read at all."""
 
 
 class BadJson(FrameError):
@@ -143,7 +143,7 @@ class TooDeep(FrameError):
 
 
 class BadFrame(FrameError):
-    """The frame is not an object with a ``type`` and an ``id``."""
+    """The frame is not an object with a ``type`` and an ``id``, or holds more values than any frame has."""
 
     code = "bad_frame"
 

@@ -2,4 +2,6 @@
 
 from __future__ import annotations
 
-UNLIMITED = {f"RATE_LIMIT_{name}": None for name in ("CONNECT", "SOCKET", "USER", "ROOM", "TENANT")}
+from django_tenant_messaging.conf import RATE_LIMIT, known_settings
+
+UNLIMITED = {setting.name: None for setting in known_settings() if setting.rule is RATE_LIMIT}

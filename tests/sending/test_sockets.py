@@ -15,6 +15,7 @@ from django_tenant_messaging.realtime import hub
 from django_tenant_messaging.realtime.commands import MAX_UNANSWERED
 from django_tenant_messaging.realtime.hub import hub_of_this_loop
 from django_tenant_messaging.tenancy import run_in_tenant
+from tests.harness.unlimited import UNLIMITED
 from tests.sending.senders import PATIENCE, ROOM, Hold, seeing, timeline
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class TestSockets:
 
     @pytest.fixture(autouse=True)
     def unlimited(self, settings: Any) -> None:
-        settings.TENANT_MESSAGING = {f"RATE_LIMIT_{scope}": None for scope in ("SOCKET", "USER", "ROOM", "TENANT")}
+        settings.TENANT_MESSAGING = UNLIMITED
 
     async def test_many_sends_of_one_socket_share_statements_and_are_answered_in_order(
         self, acme: Tenant, peers: Peers, statements: list[Any]

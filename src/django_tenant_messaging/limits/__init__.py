@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .buckets import Limit
+from .buckets import Limit, TokenBucket
 from .limiter import Charge, Key, Limiter, Scope, Share, limits_of_settings
 from .sharing import share_limiter, shared_limiter, unshare_limiter
 
@@ -13,6 +13,7 @@ __all__ = [
     "Limiter",
     "Scope",
     "Share",
+    "TokenBucket",
     "limits_of_settings",
     "share_limiter",
     "shared_limiter",

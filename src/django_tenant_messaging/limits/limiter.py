@@ -25,7 +25,9 @@ class Scope(StrEnum):
     """Whose limit it is."""
 
     CONNECT = "connect"
+    BYTES = "bytes"
     SOCKET = "socket"
+    READS = "reads"
     USER = "user"
     ROOM = "room"
     TENANT = "tenant"
@@ -52,7 +54,9 @@ def limits_of_settings() -> dict[Scope, Limit]:
     """Return the limits of all scopes that have one."""
     found = {
         Scope.CONNECT: messaging_settings.RATE_LIMIT_CONNECT,
+        Scope.BYTES: messaging_settings.RATE_LIMIT_BYTES,
         Scope.SOCKET: messaging_settings.RATE_LIMIT_SOCKET,
+        Scope.READS: messaging_settings.RATE_LIMIT_READS,
         Scope.USER: messaging_settings.RATE_LIMIT_USER,
         Scope.ROOM: messaging_settings.RATE_LIMIT_ROOM,
         Scope.TENANT: messaging_settings.RATE_LIMIT_TENANT,

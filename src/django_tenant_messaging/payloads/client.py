@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic_core import PydanticCustomError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 MAX_BIGINT = 2**63 - 1
+MAX_ERRORS = 10
+"""Most wrong fields that a refusal names: looking for more would be work without use."""
+MAX_POSITIONS = 2_000
+"""Most positions of a resume."""
+POSITIONS_AT_ONCE = 50
+"""Positions of a resume that are validated before it is looked whether any of them is wrong."""
 
 FRAME_ID = r"^[!-~]{1,64}$"
 FrameId = Annotated[str, StringConstraints(pattern=FRAME_ID)]
@@ -32,12 +43,39 @@ class Position(BaseModel):
     seq: Seq = Field(description="The last `seq` that the client has.")
 
 
+def with_few_unknown(given: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """Return an object without most of its unknown keys, so that not each of thousands is found to be an error."""
+    if len(given) <= len(known):
+        return given
+    unknown = islice((key for key in given if key not in known), MAX_ERRORS)
+    return {key: given[key] for key in (*(key for key in known if key in given), *unknown)}
+
+
+_POSITION = tuple(Position.model_fields)
+
+
+def _in_parts(positions: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """Validate positions few at a time: what is wrong with the first is told without a look at the rest."""
+    if not isinstance(positions, dict):
+        return validate(positions)
+    if len(positions) > MAX_POSITIONS:
+        raise PydanticCustomError("too_long", "There should be at most {most} of them", {"most": MAX_POSITIONS})
+    found: dict[str, Position] = {}
+    items = iter(positions.items())
+    while part := dict(islice(items, POSITIONS_AT_ONCE)):
+        for key, position in part.items():
+            if isinstance(position, dict) and len(position) > len(_POSITION):
+                part[key] = with_few_unknown(position, _POSITION)
+        found |= validate(part)
+    return found
+
+
 class Resume(_ClientFrame):
     """Start the stream of events. Rooms that aren't named start at the position in `hello`. Once per socket."""
 
     type: Literal["resume"]
-    positions: Annotated[dict[RoomKey, Position], Field(max_length=10_000)] = Field(
-        default_factory=dict, description="By room id."
+    positions: Annotated[dict[RoomKey, Position], WrapValidator(_in_parts)] = Field(
+        default_factory=dict, description="By room id, at most 2,000."
     )
 
 

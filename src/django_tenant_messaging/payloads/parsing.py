@@ -9,20 +9,28 @@ from typing import Any, NoReturn, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from ..exceptions import BadFrame, BadJson, FrameError, Invalid, TooDeep, UnknownType
-from .client import FRAME_ID, ClientFrame
+from .client import FRAME_ID, MAX_ERRORS, MAX_POSITIONS, ClientFrame, with_few_unknown
 
 MAX_DEPTH = 8
 """Deepest nesting of objects and arrays. The deepest frame of the protocol has 3."""
+MAX_VALUES = 3 * MAX_POSITIONS + 16
+"""Most values of a frame, those inside others included: what a resume may have, and no other frame has."""
+MAX_QUOTES = 8 * MAX_POSITIONS + 64
+MAX_DIGITS = 1_000
+SHORT = 1_024
+"""Characters of a frame that is read without counting its values first: it can't have many."""
 
-_ADAPTERS: dict[str, TypeAdapter[ClientFrame]] = {
-    get_args(frame.model_fields["type"].annotation)[0]: TypeAdapter(frame) for frame in get_args(ClientFrame)
+_FRAMES: dict[str, type[ClientFrame]] = {
+    get_args(frame.model_fields["type"].annotation)[0]: frame for frame in get_args(ClientFrame)
 }
+_ADAPTERS: dict[str, TypeAdapter[ClientFrame]] = {kind: TypeAdapter(frame) for kind, frame in _FRAMES.items()}
 
 
 def parse_frame(text: str) -> tuple[str | None, ClientFrame | FrameError | Invalid]:
     """Return the id of a client's frame, as far as it has one, and the frame or what is wrong with it.
 
-    The size was checked by the caller, in bytes.
+    The size was checked by the caller, in bytes. The work is bounded besides: values are counted before they are made,
+    and no more than ``MAX_ERRORS`` errors are looked for.
     """
     try:
         value = _strict_json(text)
@@ -40,12 +48,14 @@ def parse_frame(text: str) -> tuple[str | None, ClientFrame | FrameError | Inval
     if adapter is None:
         return known_id, UnknownType(f"No such frame type. Known are: {', '.join(_ADAPTERS)}.", known=list(_ADAPTERS))
     try:
-        return known_id, adapter.validate_python(value)
+        return known_id, adapter.validate_python(with_few_unknown(value, _FRAMES[kind].model_fields))
     except ValidationError as error:
         return known_id, _invalid(error)
 
 
 def _strict_json(text: str) -> Any:
+    if len(text) > SHORT and _has_too_many_values(text):
+        raise BadFrame(f"A frame has at most {MAX_VALUES} values.")
     try:
         value = _DECODER.decode(text)
     except RecursionError:
@@ -58,11 +68,18 @@ def _strict_json(text: str) -> Any:
     return value
 
 
+def _has_too_many_values(text: str) -> bool:
+    """Say so of a text from what stands between its strings, without a step of Python for each of them."""
+    unescaped = text.replace("\\\\", "").replace('\\"', "")
+    if unescaped.count('"') > MAX_QUOTES:
+        return True
+    between = "".join(unescaped.split('"')[::2])
+    return sum(map(between.count, ",[{")) >= MAX_VALUES
+
+
 def _reason(error: ValueError) -> str:
     """Say what is wrong without repeating the text, which may be a message's."""
-    if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at character {error.pos}"
-    return str(error) if isinstance(error, _RefusedError) else "a number has too many digits"
+    return f"{error.msg} at character {error.pos}" if isinstance(error, json.JSONDecodeError) else str(error)
 
 
 class _RefusedError(ValueError):
@@ -71,6 +88,13 @@ class _RefusedError(ValueError):
 
 def _refuse_constant(name: str) -> NoReturn:
     raise _RefusedError(f"{name} is not a JSON value")
+
+
+def _whole(digits: str) -> int:
+    # The time that Python takes grows with the square of their number.
+    if len(digits) > MAX_DIGITS:
+        raise _RefusedError("a number has too many digits")
+    return int(digits)
 
 
 def _finite(digits: str) -> float:
@@ -87,7 +111,9 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique_keys)
+_DECODER = json.JSONDecoder(
+    parse_constant=_refuse_constant, parse_int=_whole, parse_float=_finite, object_pairs_hook=_unique_keys
+)
 
 
 def _deeper_than(value: Any, depth: int) -> bool:
@@ -109,7 +135,7 @@ def _too_deep() -> TooDeep:
 def _invalid(error: ValidationError) -> Invalid:
     errors = [
         {"field": ".".join(str(part) for part in item["loc"])[:200], "reason": item["msg"]}
-        for item in error.errors(include_url=False, include_context=False, include_input=False)[:10]
+        for item in error.errors(include_url=False, include_context=False, include_input=False)[:MAX_ERRORS]
     ]
     # A key that the client made up may hold what JSON text can't carry back.
     for item in errors:

@@ -29,17 +29,22 @@ class Cost(NamedTuple):
 
     frames: int
     is_write: bool = False
-    """Whether it counts for the user."""
+    """Whether it counts for what the user changes."""
     is_post: bool = False
     """Whether it counts for the room and the tenant, because it makes work for all members."""
 
+    is_read: bool = False
+    """Whether it counts for what the user reads."""
 
-UNREADABLE = Cost(1)
+
+UNREADABLE = Cost(5)
+FREE_BYTES = 1_024
+"""Largest frame whose bytes aren't counted: how many there may be of those is limited, and each costs little."""
 COSTS: dict[str, Cost] = {
     "ping": Cost(1),
-    "resume": Cost(5),
-    "history": Cost(5),
-    "revisions": Cost(5),
+    "resume": Cost(5, is_read=True),
+    "history": Cost(5, is_read=True),
+    "revisions": Cost(5, is_read=True),
     "typing": Cost(1, is_write=True),
     "read": Cost(1, is_write=True),
     "send": Cost(1, is_write=True, is_post=True),
@@ -57,9 +62,19 @@ class Allowance:
         self._limiter = limiter
         self._socket = socket
         self._own = Key(Scope.SOCKET, socket.schema_name, str(next(_numbers)))
-        self._users = Key(Scope.USER, socket.schema_name, socket.user_id)
+        self._bytes, self._reads, self._users = [
+            Key(scope, socket.schema_name, socket.user_id) for scope in (Scope.BYTES, Scope.READS, Scope.USER)
+        ]
         self._tenants = Key(Scope.TENANT, socket.schema_name, "")
         self._refused = 0
+
+    def wait_for(self, size: int) -> float:
+        """Charge the bytes of a frame that isn't read yet. Return 0, or the seconds after which to try again."""
+        try:
+            self._limiter.check([(self._bytes, size)], time.monotonic())
+        except RateLimited as error:
+            return error.retry_after
+        return 0.0
 
     def spend(self, frame: ClientFrame | object) -> None:
         """Charge a frame, or what couldn't be read as one. Raises ``RateLimited`` if that is too much."""
@@ -67,7 +82,7 @@ class Allowance:
             self._limiter.check(self._charges(frame), time.monotonic())
         except RateLimited as error:
             # The room's and the tenant's limits may be used up by others.
-            self._refused += error.details["scope"] in {Scope.SOCKET, Scope.USER}
+            self._refused += error.details["scope"] in {Scope.SOCKET, Scope.READS, Scope.USER}
             raise
         self._refused = 0
 
@@ -79,6 +94,8 @@ class Allowance:
     def _charges(self, frame: Any) -> list[Charge]:
         cost = COSTS.get(getattr(frame, "type", ""), UNREADABLE)
         charges: list[Charge] = [(self._own, cost.frames)]
+        if cost.is_read:
+            charges.append((self._reads, 1))
         if cost.is_write:
             charges.append((self._users, 1))
         if cost.is_post:

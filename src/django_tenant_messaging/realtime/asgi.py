@@ -11,11 +11,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..conf import messaging_settings
-from ..exceptions import FrameError, MessagingError, RateLimited, TenantNotReady
+from ..exceptions import MessagingError, RateLimited, TenantNotReady
+from ..limits import Limit, TokenBucket
 from ..payloads import PROTOCOL, HelloFrame, RoomPayload, UserPayload, parse_frame, user_payloads
 from ..selectors import user_ref
 from ..tenancy import close_executor
-from .allowance import LONGEST_PAUSE, SHORTEST_PAUSE, Allowance, charge_handshake
+from .allowance import FREE_BYTES, LONGEST_PAUSE, SHORTEST_PAUSE, Allowance, charge_handshake
 from .close_codes import CloseCode
 from .commands import Commands
 from .draining import TerminationGuard
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 
+FORGIVEN = 1.0
+"""Bad frames that are forgiven each second."""
 PATH = "/ws/messages/"
 DENIAL = "websocket.http.response"
 """The ASGI extension by which a handshake is answered like an HTTP request."""
@@ -110,6 +113,7 @@ class _Connection:
         self._socket = socket(catch_up=hub.catch_up, on_end=self._end_reading)
         self._commands = Commands(self._socket, hub)
         self._allowance = Allowance(hub.limiter, self._socket)
+        self._bad_frames = TokenBucket(Limit(FORGIVEN, messaging_settings.MAX_BAD_FRAMES))
         self._task = asyncio.current_task()
         self._is_receiving = False
         self._is_ended = False
@@ -174,36 +178,52 @@ class _Connection:
         return True
 
     async def _read(self, receive: Receive) -> None:
-        socket = self._socket
-        bad_frames = 0
         while not self._is_ended:
             self._is_receiving = True
             event = await receive()
             self._is_receiving = False
             if event["type"] == "websocket.disconnect":
                 return
-            if socket.is_closing:
-                continue
+            if not self._socket.is_closing:
+                await self._take(event.get("text"))
+            # It may be large, and the next one far.
+            del event
+
+    async def _take(self, text: str | None) -> None:
+        """Read a frame, once its size is paid for, and carry it out."""
+        socket = self._socket
+        socket.last_heard = time.monotonic()
+        if text is None or (size := _size(text)) > messaging_settings.MAX_FRAME_BYTES:
+            await socket.unanswered.at_most(0)
+            socket.close(CloseCode.FRAME_TOO_LARGE)
+            return
+        if size > FREE_BYTES:
+            await self._afford(size)
+        frame_id, frame = parse_frame(text)
+        try:
+            self._allowance.spend(frame)
+        except RateLimited as error:
+            await self._commands.refuse(frame_id, error)
+            await self._pause(error)
+            return
+        if not isinstance(frame, MessagingError):
+            await self._commands.carry_out(frame)
+            return
+        await self._commands.refuse(frame_id, frame)
+        self._count_bad_frame()
+
+    async def _afford(self, size: int) -> None:
+        """Wait until the user may have so many more bytes read: a flood is held up on its way, not in our memory."""
+        socket = self._socket
+        while (seconds := self._allowance.wait_for(size)) and not socket.is_closing:
+            await asyncio.sleep(min(seconds, LONGEST_PAUSE))
             socket.last_heard = time.monotonic()
-            text = event.get("text")
-            if text is None or _is_too_large(text):
-                await socket.unanswered.at_most(0)
-                socket.close(CloseCode.FRAME_TOO_LARGE)
-                continue
-            frame_id, frame = parse_frame(text)
-            try:
-                self._allowance.spend(frame)
-            except RateLimited as error:
-                await self._commands.refuse(frame_id, error)
-                await self._pause(error)
-                continue
-            if not isinstance(frame, MessagingError):
-                await self._commands.carry_out(frame)
-                continue
-            await self._commands.refuse(frame_id, frame)
-            bad_frames += isinstance(frame, FrameError)
-            if bad_frames >= messaging_settings.MAX_BAD_FRAMES:
-                socket.close(CloseCode.BAD_FRAMES)
+
+    def _count_bad_frame(self) -> None:
+        now = time.monotonic()
+        self._bad_frames.take(1, now)
+        if self._bad_frames.wait(1, now):
+            self._socket.close(CloseCode.BAD_FRAMES)
 
     async def _pause(self, error: RateLimited) -> None:
         """Read nothing for a while, so that a flood is held up on its way and not in our memory."""
@@ -230,9 +250,9 @@ DENIALS = {
 }
 
 
-def _is_too_large(text: str) -> bool:
-    limit = messaging_settings.MAX_FRAME_BYTES
-    return len(text) > limit or (not text.isascii() and len(text.encode("utf-8", "surrogatepass")) > limit)
+def _size(text: str) -> int:
+    """Return the bytes of a text in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 async def _refuse(send: AsgiSend, refusal: Refusal, scope: MutableMapping[str, Any], protocol: str | None) -> None:
