@@ -16,7 +16,7 @@ import pytest
 
 from django_tenant_messaging.tenancy import readiness_of
 from example.services.process import python_path
-from tests.harness.breaking import without_record, without_table
+from tests.harness.breaking import OURS, without_record, without_table
 from tests.harness.peer import session_of
 
 if TYPE_CHECKING:
@@ -118,13 +118,13 @@ def test_sentry_gets_a_fatal_event_with_fields_and_nothing_that_users_wrote(
     assert fatal["logger"] == "django_tenant_messaging.tenancy.gate.verdicts"
     remedy = "python manage.py migrate_schemas --schema=acme"
     assert fatal["logentry"]["formatted"] == (
-        "[acme] NOT READY, nothing is served from this schema: not applied: django_tenant_messaging.0001_initial."
+        f"[acme] NOT READY, nothing is served from this schema: not applied: {', '.join(OURS)}."
         f" Required action: {remedy}"
     )
     expected = {
         "schema_name": "acme",
         "schema_state": "behind",
-        "missing_migrations": ["django_tenant_messaging.0001_initial"],
+        "missing_migrations": list(OURS),
         "missing_relations": [],
         "remedy": remedy,
     }

@@ -36,6 +36,7 @@ from django_tenant_messaging.tenancy.gate.migrating import migration_lock, run_m
 from django_tenant_messaging.types import SchemaState
 from example.customers.models import Customer
 from example.services.process import python_path
+from tests.harness.spare import waiting_migrators
 from tests.harness.together import outcomes
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 APP = "django_tenant_messaging"
-TRIAL = f"{APP}.0002_trial"
+TRIAL = f"{APP}.0999_trial"
 LOGGER = "django_tenant_messaging.tenancy.gate.creation"
 PATIENCE = 60
 FAILS = '[migrations.RunSQL("CREATE TABLE trial (id int)"), migrations.RunSQL("SELECT 1/0")]'
@@ -89,7 +90,7 @@ def nothing_else_changes(tenants: Any) -> Iterator[None]:
 
 @pytest.fixture
 def second_migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any) -> Callable[..., dict[str, str]]:
-    """`second_migration(operations)` gives the app one more migration, `0002_trial`."""
+    """`second_migration(operations)` gives the app one more migration, `0999_trial`."""
 
     def write(operations: str, *, atomic: bool = True, before: str = "") -> dict[str, str]:
         folder = tmp_path / f"migrations_{uuid4().hex}"
@@ -100,7 +101,7 @@ def second_migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: 
             module = f"{APP}.migrations.{name}"
             text = f"from importlib import import_module\nMigration = import_module({module!r}).Migration\n"
             (folder / f"{name}.py").write_text(text)
-        (folder / "0002_trial.py").write_text(
+        (folder / "0999_trial.py").write_text(
             f"from django.db import migrations, models\n{before}\n"
             "class Migration(migrations.Migration):\n"
             f"    atomic = {atomic}\n    dependencies = [({APP!r}, {names[-1]!r})]\n    operations = {operations}\n"
@@ -222,7 +223,7 @@ def test_failing_migration_in_a_transaction_leaves_nothing_and_the_transaction_u
 ) -> None:
     second_migration(FAILS)
     with transaction.atomic():
-        with pytest.raises(TenantCreationError, match=r"0002_trial: DataError: division by zero\."):
+        with pytest.raises(TenantCreationError, match=r"0999_trial: DataError: division by zero\."):
             make()
         assert "fresh" not in schemas() | rows()
         with activated("acme"):
@@ -302,7 +303,7 @@ def test_interrupted_creation_leaves_nothing(second_migration: Callable[..., Any
 
 def test_lost_connection_is_survived_and_leaves_nothing(second_migration: Callable[..., Any]) -> None:
     second_migration('[migrations.RunSQL("SELECT pg_terminate_backend(pg_backend_pid())")]', atomic=False)
-    with pytest.raises(TenantCreationError, match=r"0002_trial: OperationalError: .*removed: its schema, its row\."):
+    with pytest.raises(TenantCreationError, match=r"0999_trial: OperationalError: .*removed: its schema, its row\."):
         make()
     assert "fresh" not in schemas() | rows()
 
@@ -386,14 +387,13 @@ def until(is_true: Callable[[], bool], process: subprocess.Popen[bytes] | None =
         time.sleep(0.02)
 
 
-def waiting_for(database_url: str, key: int | None = None) -> bool:
-    """Tell whether somebody waits for an advisory lock in this database, of this key if given."""
+def waiting_for(database_url: str, key: int) -> bool:
+    """Tell whether somebody waits for an advisory lock of this key in this database."""
     with psycopg.connect(database_url) as connection_:
         found = connection_.execute(
             "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
-            " WHERE l.locktype = 'advisory' AND NOT l.granted AND d.datname = current_database()"
-            " AND (%(key)s::bigint IS NULL OR l.objid = %(key)s)",
-            {"key": key},
+            " WHERE l.locktype = 'advisory' AND NOT l.granted AND d.datname = current_database() AND l.objid = %s",
+            [key],
         ).fetchone()
     return found != (0,)
 
@@ -554,7 +554,7 @@ def test_schema_made_by_a_repair_meanwhile_is_taken(database_url: str, caplog: p
     with caplog.at_level("INFO", LOGGER):
         with migration_lock("fresh"):
             creator.start()
-            until(lambda: waiting_for(database_url))
+            until(lambda: waiting_migrators() > 0)
             Customer.objects.get(schema_name="fresh").create_schema(verbosity=0)
         creator.join(PATIENCE)
     assert len(results) == 1
@@ -576,7 +576,7 @@ def test_schema_in_the_making_by_a_repair_is_waited_for(database_url: str, caplo
         with migration_lock("fresh"):
             execute("CREATE SCHEMA fresh")
             creator.start()
-            until(lambda: waiting_for(database_url))
+            until(lambda: waiting_migrators() > 0)
             run_migrations("fresh")
         creator.join(PATIENCE)
     assert len(results) == 1

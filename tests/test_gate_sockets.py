@@ -20,7 +20,7 @@ from django_tenant_messaging.exceptions import TenantNotReady
 from django_tenant_messaging.realtime import publisher
 from django_tenant_messaging.tenancy import run_in_tenant
 from django_tenant_messaging.tenancy.gate import verdicts
-from tests.harness.breaking import STATUS_TABLE, locked_table, without_record, without_table
+from tests.harness.breaking import OURS, STATUS_TABLE, locked_table, without_record, without_table
 from tests.harness.peer import scope_for, session_of
 from tests.harness.world import TEAM, World, made_world
 
@@ -115,7 +115,7 @@ async def test_work_in_a_tenant_that_is_not_ready_is_refused_before_it_begins(wo
         with pytest.raises(TenantNotReady) as refused:
             await run_in_tenant("acme", done.append, "acme")
         await run_in_tenant("globex", done.append, "globex")
-    assert refused.value.readiness.missing_migrations == ("django_tenant_messaging.0001_initial",)
+    assert refused.value.readiness.missing_migrations == OURS
     assert done == ["globex"]
 
 

@@ -28,7 +28,7 @@ from django_tenant_messaging.tenancy import (
 )
 from django_tenant_messaging.tenancy.gate import hindrance, hindrance_after, inspect_schema, verdicts
 from django_tenant_messaging.types import Readiness, SchemaState
-from tests.harness.breaking import locked_table, without_record, without_table
+from tests.harness.breaking import OURS, locked_table, without_record, without_table
 from tests.harness.queries import exactly, queries
 from tests.harness.together import together
 
@@ -66,7 +66,7 @@ def test_a_positive_answer_is_believed_for_its_time(clock: Clock, database_url: 
 
 def test_what_another_process_repaired_is_served_again_soon(clock: Clock, database_url: str) -> None:
     with without_record(database_url, "acme"):
-        assert readiness_of("acme").missing_migrations == ("django_tenant_messaging.0001_initial",)
+        assert readiness_of("acme").missing_migrations == OURS
         clock.now += 1.9
         with exactly(0):
             assert not readiness_of("acme").is_ready
@@ -342,7 +342,7 @@ def test_an_unready_schema_is_critical_once_a_minute_and_its_recovery_is_told(
     fields: Any = told[0]
     assert fields.schema_name == "acme"
     assert fields.schema_state == "behind"
-    assert fields.missing_migrations == ["django_tenant_messaging.0001_initial"]
+    assert fields.missing_migrations == list(OURS)
     assert fields.remedy == "python manage.py migrate_schemas --schema=acme"
     assert fields.remedy in fields.getMessage()
     assert "ready again" in told[2].getMessage()

@@ -21,7 +21,7 @@ from django_tenant_messaging.tenancy.gate import inspect_schemas
 from django_tenant_messaging.types import SchemaState
 from django_tenant_messaging.web.health import migration_health
 from example.customers.models import Customer
-from tests.harness.breaking import without_record, without_table
+from tests.harness.breaking import OURS, without_record, without_table
 from tests.harness.queries import exactly, queries
 from tests.harness.together import together
 
@@ -118,8 +118,8 @@ def test_operators_get_names_and_remedies(client: Client, database_url: str) -> 
             {
                 "schema": "acme",
                 "state": "behind",
-                "reason": "not applied: django_tenant_messaging.0001_initial",
-                "missing_migrations": ["django_tenant_messaging.0001_initial"],
+                "reason": f"not applied: {', '.join(OURS)}",
+                "missing_migrations": list(OURS),
                 "missing_relations": [],
                 "remedy": "python manage.py migrate_schemas --schema=acme",
             },

@@ -27,6 +27,7 @@ from django_tenant_messaging.tenancy.gate import inspect_schema
 from django_tenant_messaging.types import Readiness, SchemaState
 from django_tenant_messaging.web.not_ready import refuse
 from example.customers.models import Customer, Domain
+from tests.harness.breaking import OURS as OUR_MIGRATIONS
 from tests.harness.breaking import without_record, without_table
 from tests.harness.queries import exactly, queries
 from tests.harness.together import together
@@ -292,8 +293,8 @@ def test_a_problem_document_says_it_to_programs(client: Client, database_url: st
             "schema": "acme",
             "domain": "acme.localhost",
             "state": "behind",
-            "reason": "not applied: django_tenant_messaging.0001_initial",
-            "missing": ["django_tenant_messaging.0001_initial"],
+            "reason": f"not applied: {', '.join(OUR_MIGRATIONS)}",
+            "missing": list(OUR_MIGRATIONS),
             "remedy": "python manage.py migrate_schemas --schema=acme",
         }
 

@@ -27,7 +27,7 @@ from django_tenant_messaging.permissions import belongs_to_tenant, may_use_tenan
 from django_tenant_messaging.tenancy import require_ready
 from django_tenant_messaging.tenancy.gate import verdicts
 from example.services.process import python_path
-from tests.harness.breaking import STATUS_TABLE, without_record, without_table
+from tests.harness.breaking import OURS, STATUS_TABLE, without_record, without_table
 from tests.harness.commands import Terminal, run_command
 from tests.harness.presence import connection_opened
 from tests.harness.queries import queries
@@ -310,7 +310,7 @@ def test_command_reports_a_tenant_that_isnt_ready_and_does_the_others(
     assert status == 1
     assert printed == ["globex: 2 created, 0 existed.", "In all: 2 created, 0 existed, in 1 of 2 tenants."]
     assert complaint == (
-        "acme: NOT READY: not applied: django_tenant_messaging.0001_initial."
+        f"acme: NOT READY: not applied: {', '.join(OURS)}."
         " Required action: python manage.py migrate_schemas --schema=acme"
     )
     assert summary == "1 of 2 tenants could not be done."

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 from django.core.management import call_command
-from django.db import connection
 
 from django_tenant_messaging.exceptions import Unavailable
 from django_tenant_messaging.management import fixing, verification
@@ -30,7 +29,7 @@ from example.services.process import python_path
 from tests.harness.breaking import STATUS_TABLE, locked_table, without_table
 from tests.harness.commands import Terminal, run_command
 from tests.harness.queries import queries
-from tests.harness.spare import OwnMigrations, execute, spare_tenant, tables
+from tests.harness.spare import OwnMigrations, execute, spare_tenant, tables, waiting_migrators
 
 run = partial(run_command, "verify_tenant_migrations")
 
@@ -79,23 +78,13 @@ def holding(schema_name: str) -> Iterator[Callable[..., None]]:
 
     def wait_for(count: int, *processes: subprocess.Popen[str]) -> None:
         deadline = time.monotonic() + PATIENCE
-        while (waiting := waiters()) != count:
+        while (waiting := waiting_migrators()) != count:
             ended = [process.communicate() for process in processes if process.poll() is not None]
             assert not ended, ended
             assert time.monotonic() < deadline, f"{waiting} wait, not {count}"
 
     with migration_lock(schema_name):
         yield wait_for
-
-
-def waiters() -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database"
-            " WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()"
-        )
-        (count,) = cursor.fetchone()
-        return int(count)
 
 
 # Looking

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 
+from django_tenant_messaging import migrations
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+OURS = tuple(f"django_tenant_messaging.{path.stem}" for path in sorted(Path(migrations.__path__[0]).glob("0*.py")))
+"""The app's migrations."""
 STATUS_TABLE = "django_tenant_messaging_userstatus"
 
 

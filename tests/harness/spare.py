@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import connection
 
+from django_tenant_messaging.tenancy.gate.migrating import WAITING
 from tests.harness.tenants import Tenant, leave_tenant
 
 if TYPE_CHECKING:
@@ -123,3 +124,14 @@ class OwnMigrations:
         """Unload them, so that other tests may write others."""
         for name in [name for name in sys.modules if name.startswith("migrations_of_")]:
             del sys.modules[name]
+
+
+def waiting_migrators() -> int:
+    """How many wait for the lock of a migration in this database: they say so in the list of sessions."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%%' || %s",
+            [WAITING],
+        )
+        (number,) = cursor.fetchone()
+        return int(number)

@@ -20,7 +20,9 @@ class Membership(models.Model):
         OWNER = "owner", _("owner")
         MEMBER = "member", _("member")
 
-    room = models.ForeignKey(ChatRoom, on_delete=models.CASCADE, related_name="memberships", verbose_name=_("room"))
+    room = models.ForeignKey(
+        ChatRoom, on_delete=models.CASCADE, related_name="memberships", db_index=False, verbose_name=_("room")
+    )
     user = user_key(related_name="chat_memberships", db_index=False, verbose_name=_("user"))
     role = models.CharField(_("role"), max_length=10, choices=Role.choices, default=Role.MEMBER)
     last_read_seq = models.BigIntegerField(default=0)
@@ -35,6 +37,7 @@ class Membership(models.Model):
         verbose_name = _("membership")
         verbose_name_plural = _("memberships")
         constraints = [
+            # Also serves the members of a room, and the database's own look-up when the room is deleted.
             models.UniqueConstraint(fields=["room", "user"], name="messaging_member_unique"),
         ]
         indexes = [
@@ -46,6 +49,8 @@ class Membership(models.Model):
                 condition=models.Q(changed_seq__gt=0),
                 name="messaging_member_changed",
             ),
+            # Whether a group has an owner left.
+            models.Index(fields=["room"], condition=models.Q(role="owner"), name="messaging_member_owner"),
             # Recent joins of connected users: reconciling.
             models.Index(fields=["joined_at"], name="messaging_member_joined"),
         ]

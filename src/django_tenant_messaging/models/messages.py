@@ -92,8 +92,9 @@ class Message(models.Model):
             # Marking a direct conversation as read.
             models.Index(
                 fields=["room", "receiver", "seq"],
-                condition=Q(is_read=False),
-                name="messaging_message_unread",
+                # Without the messages to groups, which are never marked.
+                condition=Q(is_read=False, receiver__isnull=False),
+                name="messaging_message_to_read",
             ),
             # The messages a user received; the database's own look-up when the user is deleted.
             models.Index(fields=["receiver"], condition=Q(receiver__isnull=False), name="messaging_message_receiver"),

@@ -35,8 +35,8 @@ class Notification(models.Model):
         indexes = [
             # The newest notifications of a user.
             models.Index(fields=["user", "-id"], name="messaging_notification_user"),
-            # Counting and marking the unread ones.
-            models.Index(fields=["user", "message"], condition=Q(is_read=False), name="messaging_notification_unread"),
+            # The newest unread ones, which every page shows; marking them.
+            models.Index(fields=["user", "-id"], condition=Q(is_read=False), name="messaging_notification_to_read"),
         ]
 
     def __str__(self) -> str:

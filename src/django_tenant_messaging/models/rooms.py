@@ -63,7 +63,8 @@ class ChatRoom(models.Model):
     """Identifies this history. Positions of another epoch are refused when a client resumes."""
     changed_seq = models.BigIntegerField(default=0, editable=False)
     """The room's ``seq`` of its last renaming."""
-    direct_key = models.CharField(max_length=600, unique=True, null=True, blank=True, editable=False)
+    # Null for groups: empty texts would be equal.
+    direct_key = models.CharField(max_length=600, null=True, blank=True, editable=False)  # noqa: DJ001
     members: models.ManyToManyField[Any, Any] = models.ManyToManyField(
         settings.AUTH_USER_MODEL,
         through="Membership",
@@ -77,6 +78,8 @@ class ChatRoom(models.Model):
         verbose_name = _("chat room")
         verbose_name_plural = _("chat rooms")
         constraints = [
+            # Not `unique=True`, with which Django makes a second index that nothing uses.
+            models.UniqueConstraint(fields=["direct_key"], name="django_tenant_messaging_chatroom_direct_key_key"),
             models.CheckConstraint(
                 condition=models.Q(kind="direct", direct_key__isnull=False)
                 | models.Q(kind="group", direct_key__isnull=True),
