@@ -26,7 +26,7 @@ DOCS = ROOT / "docs"
 HOST = ROOT / "tests/projects/host"
 # Exported for the faces of the package itself, not for hosts.
 INNER_ACTIONS = {
-    "end_session",
+    "end_login",
     "expire_connections",
     "mark_read_where_free",
     "renew_connections",

@@ -27,6 +27,7 @@ from django_tenant_messaging.realtime.handshake import Standing
 from django_tenant_messaging.realtime.hints import Hint, hint_of
 from django_tenant_messaging.realtime.socket import Socket
 from django_tenant_messaging.selectors import Changes
+from django_tenant_messaging.tenancy import Login
 from django_tenant_messaging.types import MessageData, RoomPosition, UserRef
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ class Client:
         user: Any = SimpleNamespace(pk=user_id)
         self.socket = Socket(
             schema_name="acme",
-            standing=Standing(user, "", ""),
+            standing=Standing(user, Login(None, ""), "", ""),
             scope={},
             send=self.take,
             catch_up=course.hub.catch_up,

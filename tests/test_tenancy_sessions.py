@@ -11,8 +11,8 @@ from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest
 from django.test import override_settings
 
-from django_tenant_messaging.permissions import may_use_tenant, signed_in_here
-from django_tenant_messaging.tenancy import bind_session, session_belongs_here, users_are_shared
+from django_tenant_messaging.permissions import may_use_tenant, why_refused
+from django_tenant_messaging.tenancy import bind_session, login_belongs_here, login_of, users_are_shared
 from django_tenant_messaging.tenancy.sessions import SESSION_KEY
 from tests.harness.peer import scope_for
 
@@ -64,6 +64,14 @@ def user_by_django(client: Client, tenant: Tenant) -> Any:
         return get_user(request)
 
 
+def belongs_here(session: Any, schema_name: str) -> bool:
+    return login_belongs_here(login_of(session, "key"), schema_name)
+
+
+def signed_in_here(user: Any, session: Any, schema_name: str) -> bool:
+    return why_refused(user, login_of(session, "key"), schema_name) is None
+
+
 def test_session_of_the_other_tenant(twins: tuple[Tenant, Tenant], shared_store: None) -> None:
     acme, globex = twins
     client = acme.client(acme.users["alice"])
@@ -94,15 +102,15 @@ def test_new_login_rebinds_the_session(twins: tuple[Tenant, Tenant], shared_stor
     client.post("/accounts/logout/")
     client.post("/accounts/login/", {"username": "alice", "password": "password"})
     assert client.get("/messages/").status_code == 200
-    assert session_belongs_here(client.session, "globex")
-    assert not session_belongs_here(client.session, "acme")
+    assert belongs_here(client.session, "globex")
+    assert not belongs_here(client.session, "acme")
 
 
 def test_session_without_a_binding_belongs_nowhere_if_the_store_is_shared(
     acme: Tenant, people: tuple[str, ...], shared_store: None
 ) -> None:
-    session: dict[str, Any] = {}
-    assert not session_belongs_here(session, "acme")
+    session: Any = {}
+    assert not belongs_here(session, "acme")
     assert not signed_in_here(acme.users["alice"], session, "acme")
     with acme.activated():
         bind_session(session)
@@ -126,7 +134,7 @@ def test_session_from_before_the_installation_counts_if_the_store_is_the_tenants
 @pytest.mark.parametrize("shared", [["django.contrib.sessions"], ["django.contrib.sessions", "django.contrib.auth"]])
 def test_session_without_a_binding_belongs_nowhere_if_its_table_is_shared(shared: list[str]) -> None:
     with override_settings(SHARED_APPS=shared):
-        assert not session_belongs_here({}, "acme")
+        assert not belongs_here({}, "acme")
 
 
 @contextmanager

@@ -41,7 +41,7 @@ class TenantMessagingConfig(AppConfig):
         post_save.connect(complete_message, sender=Message, dispatch_uid="tenant_messaging_message")
         # Not of one sender: a user may be saved by a proxy of the user model, or by a child of it.
         post_save.connect(begin_status, dispatch_uid="tenant_messaging_status")
-        user_logged_out.connect(end_login, dispatch_uid="tenant_messaging_end_login")
+        user_logged_out.connect(close_connections, dispatch_uid="tenant_messaging_end_login")
         post_save.connect(recheck_saved_user, dispatch_uid="tenant_messaging_saved_user")
         post_delete.connect(recheck_deleted_user, dispatch_uid="tenant_messaging_deleted_user")
         schema_unready.connect(recheck_tenant, dispatch_uid="tenant_messaging_schema_unready")
@@ -101,14 +101,26 @@ def bind_login(request: Any, **_kwargs: Any) -> None:
     """A login is valid in the tenant in which it happens."""
     from .tenancy import bind_session
 
-    bind_session(request.session)
+    session = session_with_login(request)
+    if session is not None:
+        bind_session(session)
 
 
-def end_login(request: Any, **_kwargs: Any) -> None:
+def close_connections(request: Any, **_kwargs: Any) -> None:
     """A logout closes the connections that its session opened."""
-    from .actions import end_session
+    from .actions import end_login
 
-    end_session(request.session.session_key)
+    session = session_with_login(request)
+    if session is not None:
+        end_login(session)
+
+
+def session_with_login(request: Any) -> Any:
+    """Return the session that is logged in or out; ``None`` where that is told of something else, such as a token."""
+    from .tenancy import has_login
+
+    session = getattr(request, "session", None)
+    return session if session is not None and has_login(session) else None
 
 
 def recheck_saved_user(

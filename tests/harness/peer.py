@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import asynccontextmanager
+from importlib import import_module
 from itertools import count
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from django.conf import settings
 from django.contrib.auth import login
-from django.contrib.sessions.backends.db import SessionStore
 from django.http import HttpRequest
 
 from django_tenant_messaging.realtime import messaging_asgi
@@ -29,10 +29,15 @@ if TYPE_CHECKING:
 PATIENCE = 10.0
 
 
+def session_store(session_key: str | None = None) -> Any:
+    """A session of the engine that the settings name."""
+    return import_module(settings.SESSION_ENGINE).SessionStore(session_key)
+
+
 def session_of(user: User, *, backend: str | None = None) -> str:
     """Log a user in, in the current tenant, and return the session's key."""
     request = HttpRequest()
-    request.session = SessionStore()
+    request.session = session_store()
     login(request, user, backend=backend)
     request.session.save()
     return str(request.session.session_key)

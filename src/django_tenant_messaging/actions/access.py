@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..events import AccessChanged, SessionEnded, emit_on_commit
-from ..tenancy import current_schema, session_hash, users_are_shared
+from ..events import AccessChanged, LoginEnded, emit_on_commit
+from ..tenancy import current_schema, login_belongs_here, login_of, users_are_shared
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
+    from django.contrib.sessions.backends.base import SessionBase
 
 ALL_TENANTS = ""
 
@@ -26,7 +27,8 @@ def recheck_access(user: AbstractBaseUser | None = None) -> None:
     emit_on_commit(AccessChanged(schema_name, None if user is None else str(user.pk)))
 
 
-def end_session(session_key: str | None) -> None:
-    """Close the connections that were opened with a session, after the commit."""
-    if session_key:
-        emit_on_commit(SessionEnded(current_schema(), session_hash(session_key)))
+def end_login(session: SessionBase) -> None:
+    """Close the connections that were opened with a session's login, after the commit."""
+    login, schema_name = login_of(session, session.session_key), current_schema()
+    # The connections are where the login happened; at another tenant's address nobody knows which schema that is.
+    emit_on_commit(LoginEnded(schema_name if login_belongs_here(login, schema_name) else ALL_TENANTS, login.mark))

@@ -6,6 +6,7 @@ from .bus import connect_sink, emit_on_commit
 from .kinds import (
     AccessChanged,
     Event,
+    LoginEnded,
     MembersChanged,
     MessageChanged,
     MessageDeleted,
@@ -16,7 +17,6 @@ from .kinds import (
     ReadPositionMoved,
     RoomRenamed,
     RoomsChanged,
-    SessionEnded,
     TimelineEvent,
     TypingChanged,
 )
@@ -24,6 +24,7 @@ from .kinds import (
 __all__ = [
     "AccessChanged",
     "Event",
+    "LoginEnded",
     "MembersChanged",
     "MessageChanged",
     "MessageDeleted",
@@ -34,7 +35,6 @@ __all__ = [
     "ReadPositionMoved",
     "RoomRenamed",
     "RoomsChanged",
-    "SessionEnded",
     "TimelineEvent",
     "TypingChanged",
     "connect_sink",

@@ -127,11 +127,11 @@ class AccessChanged:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionEnded:
-    """A session was logged out."""
+class LoginEnded:
+    """A login was ended by a logout. An empty ``schema_name`` means that it is one of any tenant."""
 
     schema_name: str
-    session_hash: str
+    mark: str
 
 
 Event = (
@@ -145,5 +145,5 @@ Event = (
     | NotificationCreated
     | RoomsChanged
     | AccessChanged
-    | SessionEnded
+    | LoginEnded
 )

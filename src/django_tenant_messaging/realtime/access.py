@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..conf import messaging_settings
 from ..exceptions import MessagingError, TenantNotReady
-from ..tenancy import forget_readiness, public_schema, run_in_tenant, session_hash
+from ..tenancy import forget_readiness, public_schema, run_in_tenant
 from .close_codes import CloseCode
 from .rights import Connected, lost_rights, may_look_together, plainly_stay
 from .together import MAX_TENANTS, PATIENCE
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 PARTS = 12
 """Parts into which the regular looks of an interval are spread."""
+HANDSHAKE = 60.0
+"""Seconds that a handshake takes at most."""
 FEW_SOCKETS = 50
 """Most sockets of a tenant that are looked at together."""
 
@@ -38,9 +40,14 @@ class AccessKeeper:
         self._hub = hub
         self._changed_at = -math.inf
         self._large: set[str] = set()
+        self._ended: dict[str, float] = {}
+        """When logins ended (monotonic) with which a handshake may be under way: not every session tells it."""
 
     def let_in(self, socket: Socket, asked_at: float) -> None:
         """Look at a fresh socket again if its user may have lost the right to it since it asked (monotonic)."""
+        if socket.standing.login.mark in self._ended:
+            socket.close(CloseCode.UNAUTHENTICATED)
+            return
         heard_since = self._hub.link.listens_since(socket.schema_name)
         if max(self._changed_at, heard_since) >= asked_at:
             self._hub.spawn(self._recheck(socket.schema_name, [socket]))
@@ -64,12 +71,20 @@ class AccessKeeper:
         forget_readiness(schema_name)
         self.user_changed(schema_name, "")
 
-    def session_ended(self, schema_name: str, hashed: str) -> None:
-        """Close the sockets that were opened with a session."""
-        self._changed_at = time.monotonic()
-        for socket in self._hub.sockets_of(schema_name):
-            if session_hash(socket.standing.session_key) == hashed:
-                socket.close(CloseCode.UNAUTHENTICATED)
+    def login_ended(self, schema_name: str, mark: str) -> None:
+        """Close the sockets that were opened with a login; it is one of any tenant if none is named."""
+        self._changed_at = now = time.monotonic()
+        self._remember_ended(mark, now)
+        for schema in [schema_name] if schema_name else self._hub.schemas():
+            for socket in self._hub.sockets_of(schema):
+                if socket.standing.login.mark == mark:
+                    socket.close(CloseCode.UNAUTHENTICATED)
+
+    def _remember_ended(self, mark: str, now: float) -> None:
+        self._ended.pop(mark, None)
+        self._ended[mark] = now
+        while self._ended[oldest := next(iter(self._ended))] < now - HANDSHAKE:
+            del self._ended[oldest]
 
     def recheck_all(self) -> None:
         """Look at every socket, because what is said elsewhere isn't heard."""

@@ -25,13 +25,8 @@ from django.utils.module_loading import import_string
 
 from ..conf import messaging_settings
 from ..payloads import PROTOCOL
-from ..permissions import may_use_tenant
-from ..tenancy import (
-    Tenant,
-    origin_allowed,
-    resolve_tenants,
-    session_belongs_here,
-)
+from ..permissions import Refusal, why_refused
+from ..tenancy import Login, Tenant, login_of, origin_allowed, resolve_tenants
 from .close_codes import CloseCode
 
 if TYPE_CHECKING:
@@ -39,6 +34,12 @@ if TYPE_CHECKING:
 
     from django.contrib.auth.models import AbstractBaseUser
     from django.http import HttpRequest
+
+CODES = {
+    Refusal.NOT_SIGNED_IN: CloseCode.UNAUTHENTICATED,
+    Refusal.OTHER_TENANT: CloseCode.UNAUTHENTICATED,
+    Refusal.NOT_ADMITTED: CloseCode.FORBIDDEN,
+}
 
 
 def find_tenants(_schema_name: str, requests: Sequence[HttpRequest]) -> list[Tenant | CloseCode]:
@@ -64,6 +65,7 @@ class Standing:
     """
 
     user: AbstractBaseUser
+    login: Login
     session_key: str
     password_hash: str
     """Changes with the password."""
@@ -74,12 +76,12 @@ def identify(schema_name: str, request: HttpRequest) -> Standing | CloseCode:
     engine = import_module(settings.SESSION_ENGINE)
     request.session = engine.SessionStore(_session_key(request))
     user: Any = get_user(request)
-    if not (user.is_authenticated and session_belongs_here(request.session, schema_name)):
-        return CloseCode.UNAUTHENTICATED
-    if not may_use_tenant(user, schema_name):
-        return CloseCode.FORBIDDEN
     key = request.session.session_key or ""
-    return Standing(user, key if live_sessions([key]) else "", user.get_session_auth_hash())
+    login = login_of(request.session, key)
+    refusal = why_refused(user, login, schema_name)
+    if refusal is not None:
+        return CODES[refusal]
+    return Standing(user, login, key if live_sessions([key]) else "", user.get_session_auth_hash())
 
 
 def may_identify_together() -> bool:
@@ -122,13 +124,13 @@ def _standing_of(user: Any, session_key: str, session: Mapping[str, Any], schema
     """Return the standing of somebody whose session and user are there, unless something is wrong with them."""
     backend: Any = load_backend(session[BACKEND_SESSION_KEY])
     password_hash = user.get_session_auth_hash()
+    login = login_of(session, session_key)
     if (
         constant_time_compare(session.get(HASH_SESSION_KEY, ""), password_hash)
-        and session_belongs_here(session, schema_name)
         and backend.user_can_authenticate(user)
-        and may_use_tenant(user, schema_name)
+        and why_refused(user, login, schema_name) is None
     ):
-        return Standing(user, session_key, password_hash)
+        return Standing(user, login, session_key, password_hash)
     return None
 
 
@@ -145,7 +147,8 @@ def standing_lost(standing: Standing, user: AbstractBaseUser | None, schema_name
     """Return why somebody who connected may not stay, given the user as stored now."""
     if user is None or not user.is_active or user.get_session_auth_hash() != standing.password_hash:
         return CloseCode.UNAUTHENTICATED
-    return None if may_use_tenant(user, schema_name) else CloseCode.FORBIDDEN
+    refusal = why_refused(user, standing.login, schema_name)
+    return None if refusal is None else CODES[refusal]
 
 
 def _session_key(request: HttpRequest) -> str | None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-Target = Literal["room", "user", "presence", "access", "session"]
+Target = Literal["room", "user", "presence", "access", "login"]
 
 DETAILS = ("seq", "after", "about", "author", "joined", "left", "rooms")
 """What a row of a channel-layer message holds after target, key and frame."""
@@ -166,8 +166,8 @@ def _passing_hint(event: events.Event) -> Hint:
             return Hint(event.schema_name, "user", event.user_id, "")
         case events.AccessChanged():
             return Hint(event.schema_name, "access", event.user_id or "", "")
-        case events.SessionEnded():
-            return Hint(event.schema_name, "session", event.session_hash, "")
+        case events.LoginEnded():
+            return Hint(event.schema_name, "login", event.mark, "")
         case _:
             raise TypeError(f"No frame for {type(event).__name__}")
 

@@ -324,8 +324,8 @@ class Hub:
                 self.access.user_changed(schema_name, key)
             case "access":
                 self.access.tenant_changed(schema_name)
-            case "session":
-                self.access.session_ended(schema_name, key)
+            case "login":
+                self.access.login_ended(schema_name, key)
             case "user" if not hint.frame:
                 self.spawn(self.following.refresh(schema_name, key))
             case "user":

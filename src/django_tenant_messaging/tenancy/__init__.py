@@ -15,6 +15,7 @@ from .executor import close_executor, run_in_tenant
 from .gate import (
     connect_creation,
     forget_readiness,
+    has_messages,
     readiness_of,
     readiness_of_all,
     require_all_ready,
@@ -24,11 +25,12 @@ from .gate import (
 from .hosts import Tenant, handshake_request, origin_allowed, resolve_tenant, resolve_tenants
 from .identifiers import SQLName, as_sent, column_of, quoted, table_in, table_of
 from .names import group_name
-from .sessions import bind_session, session_belongs_here, session_hash
+from .sessions import Login, bind_session, has_login, login_belongs_here, login_of
 from .thread_connections import plan_mark, preparing_cursor
 
 __all__ = [
     "TENANT_DATABASE",
+    "Login",
     "SQLName",
     "Tenant",
     "activated",
@@ -44,7 +46,11 @@ __all__ = [
     "forget_readiness",
     "group_name",
     "handshake_request",
+    "has_login",
+    "has_messages",
     "is_public_schema",
+    "login_belongs_here",
+    "login_of",
     "origin_allowed",
     "plan_mark",
     "preparing_cursor",
@@ -58,8 +64,6 @@ __all__ = [
     "resolve_tenants",
     "run_in_tenant",
     "schema_unready",
-    "session_belongs_here",
-    "session_hash",
     "sessions_are_per_tenant",
     "table_in",
     "table_of",

@@ -7,7 +7,10 @@ be shared by them (cache, signed cookies, a parent-domain cookie). Then Django's
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+import secrets
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from django.contrib.auth import SESSION_KEY as USER_KEY
 
 from .context import current_schema
 from .database import sessions_are_per_tenant
@@ -16,26 +19,48 @@ from .names import tenant_hash
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
 
+    from django.contrib.sessions.backends.base import SessionBase
+
 SESSION_KEY = "_tenant_messaging_tenant"
+LOGIN_KEY = "_tenant_messaging_login"
 
 
-def bind_session(session: MutableMapping[str, Any]) -> None:
-    """Remember in a session that its login happened in the current tenant."""
-    session[SESSION_KEY] = tenant_hash(current_schema())
+class Login(NamedTuple):
+    """What a session says of the login that opened it."""
+
+    tenant: str | None
+    """Stands for the tenant in which it happened; ``None`` from before the app was installed."""
+    mark: str
+    """Stands for the login where neither its id nor the session's key, which are secrets, may appear."""
 
 
-def session_hash(session_key: str) -> str:
-    """Return what stands for a session where its key, which is a secret, must not appear."""
-    return hashlib.sha256(session_key.encode()).hexdigest()[:32]
+def bind_session(session: MutableMapping[str, Any] | SessionBase) -> None:
+    """Remember in a session that its login happened in the current tenant, under an id of the login's own.
+
+    The id outlives the session's key, which changes with the password, and with every answer where the session is the
+    cookie itself. Who logs in again, without having logged out, goes on with the same login.
+    """
+    tenant = tenant_hash(current_schema())
+    if session.get(SESSION_KEY) != tenant or LOGIN_KEY not in session:
+        session[LOGIN_KEY] = secrets.token_urlsafe(16)
+    session[SESSION_KEY] = tenant
 
 
-def session_belongs_here(session: Mapping[str, Any], schema_name: str) -> bool:
-    """Say whether the session's login happened in this tenant.
+def has_login(session: SessionBase) -> bool:
+    """Say whether Django counts somebody as logged in by a session."""
+    return USER_KEY in session
 
-    A session without a binding, from before the app was installed, belongs here only if sessions are rows in the
+
+def login_of(session: Mapping[str, Any] | SessionBase, session_key: str | None) -> Login:
+    """Return a session's login, given the key under which the session is stored: that stands for logins without id."""
+    secret = str(session.get(LOGIN_KEY) or session_key)
+    return Login(session.get(SESSION_KEY), hashlib.sha256(secret.encode()).hexdigest()[:32])
+
+
+def login_belongs_here(login: Login, schema_name: str) -> bool:
+    """Say whether a login happened in this tenant.
+
+    One that says nothing of it, from before the app was installed, belongs here only if sessions are rows in the
     tenant's own schema: then it can't have been found anywhere else.
     """
-    binding = session.get(SESSION_KEY)
-    if binding is None:
-        return sessions_are_per_tenant()
-    return bool(binding == tenant_hash(schema_name))
+    return sessions_are_per_tenant() if login.tenant is None else login.tenant == tenant_hash(schema_name)

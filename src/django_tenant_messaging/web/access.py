@@ -13,10 +13,11 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_protect
 
 from ..exceptions import MessagingError, TenantNotReady
-from ..permissions import signed_in_here
-from ..tenancy import TENANT_DATABASE, current_schema, is_public_schema, require_ready
+from ..permissions import Refusal, why_request_refused
+from ..tenancy import TENANT_DATABASE, current_schema, require_ready
 from ..tenancy.gate import hindrance_after
 from .not_ready import refuse
 from .texts import describe, headline
@@ -34,18 +35,18 @@ STATUSES = {"not_found": 404, "forbidden": 403, "conflict": 409, "unavailable": 
 def tenant_page(view: Page[P]) -> Page[P]:
     """Let those in who signed in to this tenant, and answer a domain error by a page that says what is wrong.
 
-    A tenant that isn't ready is refused as by the middleware, which the host may have forgotten.
+    A tenant that isn't ready, and a form from another site, are refused as by the middleware, which the host may have
+    forgotten.
     """
 
     @never_cache
+    @csrf_protect
     @wraps(view)
     def page(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
         schema_name = current_schema()
-        if is_public_schema(schema_name):
-            raise Http404("The shared schema has no messages.")
         try:
             require_ready(schema_name)
-            return _turned_away(request, schema_name) or view(request, *args, **kwargs)
+            return _turned_away(request) or view(request, *args, **kwargs)
         except TenantNotReady as error:
             return refuse(request, error.readiness)
         except MessagingError as error:
@@ -61,13 +62,16 @@ def tenant_page(view: Page[P]) -> Page[P]:
     return page
 
 
-def _turned_away(request: HttpRequest, schema_name: str) -> HttpResponse | None:
-    if not request.user.is_authenticated:
-        return redirect_to_login(_after_login(request))
-    if not signed_in_here(request.user, request.session, schema_name):
-        reason = _("Your session belongs to another organisation, or you are not a member of this one.")
-        return error_page(request, title=_("No access"), reason=reason, status=403)
-    return None
+def _turned_away(request: HttpRequest) -> HttpResponse | None:
+    match why_request_refused(request):
+        case None:
+            return None
+        case Refusal.NO_MESSAGES:
+            raise Http404("The shared schema has no messages.")
+        case Refusal.NOT_SIGNED_IN:
+            return redirect_to_login(_after_login(request))
+    reason = _("Your session belongs to another organisation, or you are not a member of this one.")
+    return error_page(request, title=_("No access"), reason=reason, status=403)
 
 
 def actor(request: HttpRequest) -> AbstractBaseUser:

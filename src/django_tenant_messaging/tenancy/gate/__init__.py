@@ -5,7 +5,7 @@ from __future__ import annotations
 from .creation import connect_creation, schema_unready
 from .inspection import inspect_schema, inspect_schemas
 from .requirements import requirements_of, state_models
-from .schemas import kind_of, schema_kinds
+from .schemas import has_messages, kind_of, schema_kinds
 from .verdicts import (
     BYPASS_VARIABLE,
     check_is_bypassed,
@@ -27,6 +27,7 @@ __all__ = [
     "connect_creation",
     "facts",
     "forget_readiness",
+    "has_messages",
     "hindrance",
     "hindrance_after",
     "inspect_schema",

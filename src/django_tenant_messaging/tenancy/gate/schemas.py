@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from django_tenants.utils import get_multi_type_database_field_name, get_tenant_model, has_multi_type_tenants
 
 from ..context import activated, is_public_schema, public_schema
-from ..database import TENANT_DATABASE
+from ..database import TENANT_DATABASE, serves_messages
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -44,3 +44,11 @@ def kind_of(schema_name: str) -> str | None:
     if is_public_schema(schema_name):
         return schema_name
     return schema_kinds([schema_name]).get(schema_name) if has_multi_type_tenants() else ""
+
+
+def has_messages(schema_name: str) -> bool:
+    """Say whether a schema gets this app's tables: not the shared one, nor a tenant's whose type is without the app."""
+    if is_public_schema(schema_name):
+        return False
+    kind = kind_of(schema_name)
+    return kind is not None and serves_messages(kind)
