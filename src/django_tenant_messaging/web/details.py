@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from django.conf import settings
+from django.utils.functional import SimpleLazyObject
 from django.utils.module_loading import import_string
+
+from ..permissions import user_let_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,12 +25,15 @@ PROXIES_LEAVE = ("FORWARDED", "VIA", "X_FORWARDED_FOR", "X_FORWARDED_HOST", "X_F
 
 
 def may_see(request: HttpRequest, setting: bool | str | Callable[[HttpRequest], bool]) -> bool:
-    """Say whether a setting that is true, false or a hook lets this request see details; a hook that raises doesn't."""
+    """Say whether a setting that is true, false or a hook lets this request see details; a hook that raises doesn't.
+
+    A hook that goes by ``request.user`` finds nobody there who isn't let in to the tenant.
+    """
     if isinstance(setting, bool):
         return setting
     try:
         hook = import_string(setting) if isinstance(setting, str) else setting
-        return bool(hook(request))
+        return bool(hook(_with_user_let_in(request)))
     except Exception:
         logger.exception("The hook %r, which says who sees details, failed.", setting)
         return False
@@ -52,3 +59,12 @@ def _is_of_this_machine(address: str) -> bool:
         # The other end of a Unix socket has none.
         return True
     return (getattr(found, "ipv4_mapped", None) or found).is_loopback
+
+
+def _with_user_let_in(request: HttpRequest) -> HttpRequest:
+    if not hasattr(request, "user"):
+        return request
+    seen = copy.copy(request)
+    # Read only if the hook asks: most go by addresses and headers, and probes come each second.
+    seen.user = SimpleLazyObject(lambda: user_let_in(request))  # type: ignore[assignment]
+    return seen

@@ -13,17 +13,13 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from . import actions
-from .models import ChatRoom, Membership, Message, MessageRevision, Notification, UserStatus
-from .selectors import username_field
+from .. import actions
+from ..models import ChatRoom, Membership, Message, MessageRevision, Notification, UserStatus
+from .looking import LookOnlyAdmin, is_let_in
 
 if TYPE_CHECKING:
-    from django.db.models import Model, QuerySet
+    from django.db.models import QuerySet
     from django.http import HttpRequest
-
-    ModelAdmin = admin.ModelAdmin[Any]
-else:
-    ModelAdmin = admin.ModelAdmin
 
 PREVIEW_CHARACTERS = 80
 
@@ -31,32 +27,6 @@ PREVIEW_CHARACTERS = 80
 def beginning(text: str) -> str:
     """Return the beginning of a text, in one line."""
     return Truncator(" ".join(text.split())).chars(PREVIEW_CHARACTERS)
-
-
-class LookOnlyAdmin(ModelAdmin):
-    """Lists and shows rows. Who may view the model may see them all: this is for operators, not for members."""
-
-    list_per_page = 50
-    # Counting all rows of a long history costs more than the page does.
-    show_full_result_count = False
-    user_search: tuple[str, ...] = ()
-    text_search: tuple[str, ...] = ()
-
-    def get_search_fields(self, request: HttpRequest) -> list[str]:
-        """Search by username, whatever field the host's user model keeps it in."""
-        return [*self.text_search, *(f"{user}__{username_field()}" for user in self.user_search)]
-
-    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """Nobody adds rows here."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """Nobody changes rows here."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """Nobody deletes rows here: connected clients would go on showing them."""
-        return False
 
 
 @admin.register(ChatRoom)
@@ -197,6 +167,7 @@ class MessageRevisionAdmin(LookOnlyAdmin):
     list_select_related = ("message__sender",)
     text_search = ("content",)
     user_search = ("message__sender",)
+    reveals = {"sender": Message}
     fields = ("content", "message", "sender", "written_at", "replaced_at")
 
     @admin.display(description=_("content"))
@@ -219,6 +190,7 @@ class NotificationAdmin(LookOnlyAdmin):
     list_select_related = ("user", "message")
     text_search = ("notification_text",)
     user_search = ("user",)
+    reveals = {"about": Message}
     actions = ("mark_as_read",)
 
     @admin.display(description=_("message"))
@@ -240,7 +212,7 @@ class NotificationAdmin(LookOnlyAdmin):
 
     def has_mark_permission(self, request: HttpRequest) -> bool:
         """Who may change notifications may mark them."""
-        return super(LookOnlyAdmin, self).has_change_permission(request)
+        return is_let_in(request) and super(LookOnlyAdmin, self).has_change_permission(request)
 
 
 @admin.register(UserStatus)

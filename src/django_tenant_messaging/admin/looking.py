@@ -1,0 +1,105 @@
+"""The base of all lists: who may look, and at what."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django.contrib import admin
+from django.core.exceptions import FieldDoesNotExist
+
+from ..permissions import may_view, why_request_refused
+from ..selectors import username_field
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from django.db.models import Model
+    from django.http import HttpRequest
+
+    ModelAdmin = admin.ModelAdmin[Any]
+else:
+    ModelAdmin = admin.ModelAdmin
+
+REFUSAL = "_tenant_messaging_refusal"
+"""The attribute of a request that holds why it isn't let in: the admin asks again for each model that it names."""
+
+
+def is_let_in(request: HttpRequest) -> bool:
+    """Say whether a request may see anything of the tenant's messages; what its user may see is asked besides."""
+    if REFUSAL not in request.__dict__:
+        setattr(request, REFUSAL, why_request_refused(request))
+    return getattr(request, REFUSAL) is None
+
+
+class LookOnlyAdmin(ModelAdmin):
+    """Lists and shows rows, to users whom the tenant's pages and sockets let in as well.
+
+    Who may view the model may see all its rows: this is for operators, not for members. Columns, fields, filters and
+    searches that lead to another of the app's models are there for users who may view that one too.
+    """
+
+    list_per_page = 50
+    ordering = ("-pk",)
+    # Counting all rows of a long history costs more than the page does.
+    show_full_result_count = False
+    user_search: tuple[str, ...] = ()
+    text_search: tuple[str, ...] = ()
+    reveals: ClassVar[Mapping[str, type[Model]]] = {}
+    """Columns made by methods, and the other model of which each shows something."""
+
+    def get_search_fields(self, request: HttpRequest) -> list[str]:
+        """Search by username, whatever field the host's user model keeps it in."""
+        names = [*self.text_search, *(f"{user}__{username_field()}" for user in self.user_search)]
+        return self._visible(request, names)
+
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        """Show the columns whose models the user may view."""
+        return self._visible(request, self.list_display)
+
+    def get_list_filter(self, request: HttpRequest) -> list[Any]:
+        """Offer the filters by models that the user may view."""
+        return self._visible(request, self.list_filter)
+
+    def get_fields(self, request: HttpRequest, obj: Model | None = None) -> list[Any]:
+        """Show the fields whose models the user may view."""
+        return self._visible(request, super().get_fields(request, obj))
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        """Say whether the app is named among the others."""
+        return is_let_in(request) and super().has_module_permission(request)
+
+    def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Say whether the user may look."""
+        return is_let_in(request) and super().has_view_permission(request, obj)
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Nobody adds rows here."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Nobody changes rows here."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Nobody deletes rows here: connected clients would go on showing them."""
+        return False
+
+    def _visible(self, request: HttpRequest, names: Any) -> list[Any]:
+        return [name for name in names if all(may_view(request.user, model) for model in self._models_behind(name))]
+
+    def _models_behind(self, name: Any) -> Iterator[type[Model]]:
+        """Yield the app's other models to which a column, field, filter or search leads."""
+        path = name[0] if isinstance(name, tuple) else name
+        if not isinstance(path, str):
+            return
+        if path in self.reveals:
+            yield self.reveals[path]
+        model: Any = self.model
+        for part in path.split("__"):
+            try:
+                model = model._meta.get_field(part).related_model
+            except FieldDoesNotExist:
+                return
+            if model is None or model._meta.app_label != self.opts.app_label:
+                return
+            yield model
