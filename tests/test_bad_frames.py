@@ -343,7 +343,9 @@ async def test_a_client_id_means_one_message_for_ever(world: World, peers: Peers
     assert bob.contents() == ["once", "once"]
 
 
-@pytest.mark.parametrize("written", ["x" * LIMIT, "\U0001f44b" * LIMIT, "e\u0301" * LIMIT, "\x01" * LIMIT])
+@pytest.mark.parametrize(
+    "written", ["x" * LIMIT, "\U0001f44b" * LIMIT, "e\u0301" * LIMIT, "\u200d" * (LIMIT - 1) + "x"]
+)
 async def test_the_longest_content_fits_and_is_stored_as_nfc(written: str, world: World, peers: Peers) -> None:
     alice, bob = await peers.connect(world.acme, "alice"), await peers.connect(world.acme, "bob")
     reply = await alice.post(MINE, written)

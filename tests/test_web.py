@@ -117,7 +117,7 @@ def test_a_room_shows_messages_members_and_badges(acme: Tenant, bob: Client, roo
     assert [re.search(r"broadcast[^>]*hidden", item) is None for item in items] == [True, False, False]
     assert "@you" in items[1]
     assert f'href="#message-{first}"' in items[1]
-    assert re.search(r"mentions\s+alice", items[2])
+    assert re.search(r"mentions\s+<bdi>alice</bdi>", items[2])
     members = re.findall(r'<li class="member.*?</li>', text.partition("<template")[0], re.DOTALL)
     assert len(members) == 2
     assert "owner" in members[0]
@@ -172,7 +172,7 @@ def test_the_page_knows_what_its_user_may_change(acme: Tenant, alice: Client, bo
 def test_rename_without_the_module(acme: Tenant, bob: Client, room: ChatRoom) -> None:
     path = f"/messages/rooms/{room.pk}/"
     assert bob.post(f"{path}name/", {"rename-name": "Plans"})["Location"] == path
-    assert '<h1 id="room-title">Plans</h1>' in bob.get(path).content.decode()
+    assert '<h1 id="room-title" dir="auto">Plans</h1>' in bob.get(path).content.decode()
     for name in ("", " ", "x" * 121):
         assert bob.post(f"{path}name/", {"rename-name": name}).status_code == 400
     with acme.activated():
@@ -255,7 +255,7 @@ def test_open_a_direct_conversation(acme: Tenant, alice: Client, bob: Client) ->
     second = bob.post("/messages/rooms/direct/", {"direct-people": " alice "})
     assert first.status_code == second.status_code == 302
     assert first["Location"] == second["Location"]
-    assert '<h1 id="room-title">bob</h1>' in alice.get(first["Location"]).content.decode()
+    assert '<h1 id="room-title" dir="auto">bob</h1>' in alice.get(first["Location"]).content.decode()
 
 
 @pytest.mark.parametrize(

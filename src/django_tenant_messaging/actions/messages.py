@@ -11,7 +11,7 @@ from django.utils.translation import gettext, gettext_noop, override
 from ..events import Event, MessagePosted, NotificationCreated, emit_on_commit
 from ..exceptions import Conflict, MessagingError, NotFound
 from ..models import Membership, Mention, Message, Notification
-from ..models.content import clean_content
+from ..models.content import clean_content, isolated
 from ..models.memberships import ACTIVE
 from ..selectors import message_by_id, messages_by_id, user_ref, was_written_as
 from ..tenancy import current_schema
@@ -261,7 +261,7 @@ def mention_text(sender: AbstractBaseUser | None) -> str:
 @lru_cache(maxsize=1024)
 def _telling(text: str, username: str | None, language: str) -> str:
     with override(language):
-        return gettext(text) % {"sender": gettext("deleted user") if username is None else username}
+        return gettext(text) % {"sender": gettext("deleted user") if username is None else isolated(username)}
 
 
 def _receiver(outcome: Outcome) -> UserRef | None:

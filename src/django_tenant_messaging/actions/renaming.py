@@ -7,7 +7,7 @@ from django.db import transaction
 from ..events import RoomRenamed, emit_on_commit
 from ..exceptions import Forbidden
 from ..models import ChatRoom, RoomCounter
-from ..models.content import clean_text
+from ..models.content import clean_name
 from ..models.rooms import NAME_LENGTH
 from ..selectors import access_room
 from ..tenancy import TENANT_DATABASE, current_schema
@@ -27,7 +27,7 @@ def rename_room(actor: AbstractBaseUser, *, room_id: int, name: str) -> RoomPosi
     Raises :class:`~django_tenant_messaging.exceptions.NotFound` when the actor isn't a member, ``Forbidden`` for a
     direct room, ``Invalid`` for a bad name.
     """
-    name = clean_text(name, field="name", limit=NAME_LENGTH)
+    name = clean_name(name, field="name", limit=NAME_LENGTH)
     with transaction.atomic(using=TENANT_DATABASE):
         held = hold_room_locked(actor, room_id=room_id)
         if held.kind == ChatRoom.Kind.DIRECT:

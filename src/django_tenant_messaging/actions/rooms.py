@@ -8,7 +8,7 @@ from ..conf import messaging_settings
 from ..events import RoomsChanged, emit_on_commit
 from ..exceptions import Forbidden, Invalid
 from ..models import ChatRoom
-from ..models.content import clean_text
+from ..models.content import clean_name
 from ..models.rooms import NAME_LENGTH
 from ..permissions import may_use_tenant
 from ..tenancy import TENANT_DATABASE, current_schema
@@ -38,7 +38,7 @@ def create_room(actor: AbstractBaseUser, *, name: str, members: Collection[Abstr
     ``name`` has 1 to 120 characters. Raises ``Invalid`` for a bad name or more than ``MAX_ROOM_MEMBERS`` members,
     ``Forbidden`` when one of them isn't a user of this tenant.
     """
-    name = clean_text(name, field="name", limit=NAME_LENGTH)
+    name = clean_name(name, field="name", limit=NAME_LENGTH)
     roles = dict.fromkeys(members, "member") | {actor: "owner"}
     require_room_size(len(roles))
     require_tenant_members(members)

@@ -42,7 +42,7 @@ def insert_status_of_new_user(user: AbstractBaseUser, *, using: str) -> None:
     except Exception as error:
         found = hindrance_after(error, schema_name)
         if found is None:
-            logger.exception("[%s] No status could be made for the new user %s.", schema_name, user.pk)
+            logger.exception("[%s] No status could be made for the new user %r.", schema_name, user.pk)
     if found is not None:
         _warn(user, found, schema_name)
 
@@ -97,7 +97,7 @@ def _harmless() -> Any:
 
 def _warn(user: AbstractBaseUser, found: Readiness, schema_name: str) -> None:
     logger.warning(
-        "[%s] The new user %s has no status before its first use: %s. Required action: %s",
+        "[%s] The new user %r has no status before its first use: %s. Required action: %s",
         schema_name,
         user.pk,
         found.reason,

@@ -10,6 +10,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ..exceptions import Invalid
 from ..tenancy import TENANT_DATABASE, table_of
+from .content import isolated
 from .users import user_key
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class ChatRoom(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.name or f"{self.get_kind_display()} {self.pk}"
+        return isolated(self.name) or f"{self.get_kind_display()} {self.pk}"
 
     def furnish(self, roles: dict[AbstractBaseUser, str]) -> None:
         """Give a new room its counter and first members. They are there from the start and take no ``seq``."""

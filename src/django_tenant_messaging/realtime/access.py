@@ -160,7 +160,7 @@ class AccessKeeper:
             return
         for socket, reason in zip(sockets, lost, strict=True):
             if reason is not None:
-                logger.info("[%s] A socket of user %s is closed: %s", schema_name, socket.user_id, reason.name)
+                logger.info("[%s] A socket of user %r is closed: %s", schema_name, socket.user_id, reason.name)
                 socket.close(reason)
 
 

@@ -149,7 +149,7 @@ class _Connection:
         if others < messaging_settings.MAX_SOCKETS_PER_USER:
             return False
         logger.info(
-            "[%s] Another socket of user %s was refused: there are %s.", socket.schema_name, socket.user_id, others
+            "[%s] Another socket of user %r was refused: there are %s.", socket.schema_name, socket.user_id, others
         )
         return True
 
@@ -229,7 +229,7 @@ class _Connection:
         """Read nothing for a while, so that a flood is held up on its way and not in our memory."""
         socket = self._socket
         if self._allowance.is_abused:
-            logger.info("[%s] A socket of user %s was closed: it sends too much.", socket.schema_name, socket.user_id)
+            logger.info("[%s] A socket of user %r was closed: it sends too much.", socket.schema_name, socket.user_id)
             socket.close(CloseCode.RATE_LIMITED)
         else:
             await asyncio.sleep(min(max(error.retry_after, SHORTEST_PAUSE), LONGEST_PAUSE))

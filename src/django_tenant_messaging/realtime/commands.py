@@ -112,7 +112,7 @@ def refusal(frame_id: str | None, error: MessagingError) -> ErrorFrame:
 def _answer_to(socket: Socket, frame: ClientFrame, error: Exception) -> ErrorFrame:
     if isinstance(error, MessagingError):
         return refusal(frame.id, error)
-    logger.error("[%s] A %s frame of user %s failed.", socket.schema_name, frame.type, socket.user_id, exc_info=error)
+    logger.error("[%s] A %s frame of user %r failed.", socket.schema_name, frame.type, socket.user_id, exc_info=error)
     return ErrorFrame(id=frame.id, code="internal", message="Something went wrong here; try again.", details={})
 
 

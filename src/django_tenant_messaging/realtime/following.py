@@ -84,7 +84,7 @@ class Following:
                 self._stale.discard(key)
                 await self._refresh(schema_name, user_id)
         except MessagingError as error:
-            logger.warning("[%s] The rooms of user %s couldn't be read: %s", schema_name, user_id, error)
+            logger.warning("[%s] The rooms of user %r couldn't be read: %s", schema_name, user_id, error)
         finally:
             self._refreshing.discard(key)
             self._stale.discard(key)

@@ -172,7 +172,7 @@ class Socket:
 
         ``after`` is the position in the room whose next event finds the queue full.
         """
-        logger.info("[%s] A socket of user %s reads too slowly; it will be caught up.", self.schema_name, self.user_id)
+        logger.info("[%s] A socket of user %r reads too slowly; it will be caught up.", self.schema_name, self.user_id)
         for lost_id, position in ({room_id: after} | self.outbox.give_up_events()).items():
             seat = self.seats.get(lost_id)
             if seat is not None:

@@ -98,7 +98,7 @@ class RoomForm(PeopleForm):
     """A new room and its members."""
 
     name = forms.CharField(
-        label=_("Name"), max_length=NAME_LENGTH, widget=forms.TextInput(attrs={"autocomplete": "off"})
+        label=_("Name"), max_length=NAME_LENGTH, widget=forms.TextInput(attrs={"autocomplete": "off", "dir": "auto"})
     )
     field_order = ["name", "people"]
 
@@ -111,7 +111,7 @@ class RenameForm(ActionForm):
     """Another name for a room."""
 
     name = forms.CharField(
-        label=_("Name"), max_length=NAME_LENGTH, widget=forms.TextInput(attrs={"autocomplete": "off"})
+        label=_("Name"), max_length=NAME_LENGTH, widget=forms.TextInput(attrs={"autocomplete": "off", "dir": "auto"})
     )
 
     def __init__(self, data: Any = None, **options: Any) -> None:

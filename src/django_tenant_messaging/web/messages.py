@@ -8,6 +8,7 @@ from django.views.decorators.http import require_http_methods
 
 from .. import actions
 from ..conf import messaging_settings
+from ..models.content import isolated
 from ..selectors import list_members, room_history, user_ref
 from .access import actor, tenant_page
 from .forms import AddMembersForm, RenameForm, SendForm
@@ -55,6 +56,7 @@ def room_page(
             editWindow=messaging_settings.EDIT_WINDOW,
         ),
         "page": page,
+        "title": isolated(page.room.name),
         "members": members,
         "send_form": send_form or SendForm(initial={"client_id": uuid4()}),
         "add_form": add_form or AddMembersForm(user),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from django.utils.translation import gettext as _
 
 from ..conf import messaging_settings
+from ..models.content import isolated
 from ..types import SchemaState
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def headline(error: MessagingError) -> str:
 def describe(error: MessagingError) -> str:
     """Return a domain error as a sentence in the reader's language."""
     if usernames := error.details.get("usernames"):
-        names = ", ".join(usernames)
+        names = ", ".join(map(isolated, usernames))
         return _("There is no user here with this name: %(names)s.") % {"names": names}
     fields = {entry["field"] for entry in error.details.get("errors", ())}
     if "other" in fields:

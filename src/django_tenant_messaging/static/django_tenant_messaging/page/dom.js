@@ -50,3 +50,15 @@ export function showText(element, text) {
 export function fill(text, values) {
   return text.replace(/%\((\w+)\)s/g, (_, name) => String(values[name]));
 }
+
+const HARMFUL = /[\p{Cc}\p{Zl}\p{Zp}\u202a-\u202e\u2066-\u2069]/gu;
+const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefe\u{10800}-\u{10fff}\u{1e800}-\u{1efff}]/u;
+
+/**
+ * @param {string} name
+ * @returns {string} The name to be put into another text, of which it changes neither the order nor the lines.
+ */
+export function isolated(name) {
+  const plain = name.replace(HARMFUL, " ");
+  return RIGHT_TO_LEFT.test(plain) ? `\u2068${plain}\u2069` : plain;
+}

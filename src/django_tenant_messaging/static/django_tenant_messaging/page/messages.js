@@ -1,5 +1,5 @@
 // @ts-check
-import { byId, fill, fromTemplate, part, showText } from "./dom.js";
+import { byId, fill, fromTemplate, isolated, part, showText } from "./dom.js";
 import { completeTime, showTime } from "./times.js";
 
 /** @typedef {import("../client/protocol.js").Message} Message */
@@ -65,7 +65,7 @@ export class MessageList {
     item.classList.toggle("mentions-me", isMentioned);
     part(item, "sender").textContent = message.sender?.username ?? this.texts.deletedUser;
     part(item, "broadcast").hidden = !message.is_broadcast;
-    const names = message.mentioned_users.map(({ username }) => username).join(", ");
+    const names = message.mentioned_users.map(({ username }) => isolated(username)).join(", ");
     const mention = isMentioned ? this.texts.mentionsYou : names && fill(this.texts.mentions, { names });
     showText(part(item, "mention"), mention);
     this.place(item, message);
@@ -247,8 +247,8 @@ export class MessageList {
     const characters = [...(isDeleted ? this.texts.wasDeleted : (part(item, "content").textContent ?? ""))];
     const text = characters.slice(0, QUOTED_CHARACTERS).join("");
     return {
-      name: part(item, "sender").textContent ?? "",
-      text: characters.length > QUOTED_CHARACTERS ? `${text}…` : text,
+      name: isolated(part(item, "sender").textContent ?? ""),
+      text: isolated(characters.length > QUOTED_CHARACTERS ? `${text}…` : text),
     };
   }
 

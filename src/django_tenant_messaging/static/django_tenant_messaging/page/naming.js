@@ -1,5 +1,5 @@
 // @ts-check
-import { byId, fill, part, showText } from "./dom.js";
+import { byId, fill, isolated, part, showText } from "./dom.js";
 
 /** @typedef {import("./config.js").Texts} Texts */
 
@@ -43,7 +43,7 @@ export class Naming {
   /** @param {string} name */
   show(name) {
     byId("room-title").textContent = name;
-    document.title = fill(this.texts.pageTitle, { name });
+    document.title = fill(this.texts.pageTitle, { name: isolated(name) });
     if (this.field !== null && document.activeElement !== this.field) {
       this.field.value = name;
     }

@@ -1,5 +1,5 @@
 // @ts-check
-import { byId, fill } from "./dom.js";
+import { byId, fill, isolated } from "./dom.js";
 
 /** @typedef {import("../client.js").MessagingClient} MessagingClient */
 /** @typedef {import("./config.js").Config} Config */
@@ -39,7 +39,7 @@ export class Typing {
       const timer = setTimeout(() => this.note({ id, username }, 0), seconds * 1_000);
       this.others.set(id, { name: username, timer });
     }
-    const names = [...this.others.values()].map(({ name }) => name);
+    const names = [...this.others.values()].map(({ name }) => isolated(name));
     const text = names.length === 1 ? this.texts.isTyping : this.texts.areTyping;
     this.line.textContent = names.length === 0 ? "" : fill(text, { name: names[0], names: names.join(", ") });
   }
