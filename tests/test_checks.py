@@ -167,6 +167,10 @@ WRONG: list[tuple[str, Any, str]] = [
     ("CHANNEL_LAYER", "", "a non-empty string"),
     ("ALLOWED_ORIGINS", "https://app.example.com", "a list of origins"),
     ("ALLOWED_ORIGINS", ["app.example.com"], "a list of origins"),
+    *(
+        ("TRUSTED_PROXIES", value, "a list of addresses and networks")
+        for value in ("10.0.0.0/8", ["proxy.internal"], ["10.0.0.1/8"], ["0.0.0.0/0"], ["::/0"], [10], ["*"])
+    ),
     ("TENANT_MEMBERSHIP", "no.such.module", "the dotted path of a callable"),
     ("TENANT_MEMBERSHIP", "nodots", "the dotted path of a callable"),
     ("TENANT_MEMBERSHIP", "django.conf.ENVIRONMENT_VARIABLE", "the dotted path of a callable"),
@@ -256,6 +260,10 @@ def test_tenant_types_are_checked_like_tenant_apps() -> None:
 def test_limits_may_be_pairs_of_any_kind_or_none() -> None:
     assert not_accepted(RATE_LIMIT_USER=[0.5, 10], RATE_LIMIT_ROOM=(1, 1.5), LOCK_TIMEOUT=None) == []
     assert not_accepted(RATE_LIMIT_TENANT=None, RATE_LIMIT_SOCKET=None, RATE_LIMIT_CONNECT=(10_000, 1)) == []
+
+
+def test_proxies_are_addresses_or_networks() -> None:
+    assert not_accepted(TRUSTED_PROXIES=["10.0.0.0/8", "::1", "192.168.0.1"]) == not_accepted(TRUSTED_PROXIES=()) == []
 
 
 def test_defaults_are_accepted() -> None:

@@ -306,16 +306,6 @@ async def test_repeated_handshakes_of_one_login_are_refused(
     assert cookie not in str(list(hub.limiter._buckets))
 
 
-async def test_handshakes_without_a_login_are_counted_by_address(peers: Peers, allow: Callable[..., None]) -> None:
-    allow(CONNECT=2)
-
-    async def code_for(address: str) -> int | None:
-        return (await peers.open(scope_for("acme.localhost", client=[address, 1]))).close_code
-
-    assert [await code_for("10.0.0.1") for _ in range(3)] == [4401, 4401, 4429]
-    assert await code_for("10.0.0.2") == 4401
-
-
 async def test_a_user_has_a_bounded_number_of_sockets_and_keeps_those_that_are_there(
     acme: Tenant, globex: Tenant, peers: Peers, allow: Callable[..., None]
 ) -> None:

@@ -7,6 +7,7 @@ cached at import. Unknown names and wrong values are reported by the system chec
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from django.conf import settings
@@ -72,6 +73,17 @@ ORIGINS = Rule(
         isinstance(value, list | tuple)
         and all(isinstance(item, str) and item.startswith(("http://", "https://")) for item in value)
     ),
+)
+
+
+def _network(value: Any) -> bool:
+    # Of no bits it would be everybody's.
+    return isinstance(value, str) and ip_network(value).prefixlen > 0
+
+
+NETWORKS = Rule(
+    'a list of addresses and networks such as "10.0.0.0/8"',
+    lambda value: isinstance(value, list | tuple) and all(_network(item) for item in value),
 )
 
 
@@ -192,8 +204,15 @@ class MessagingSettings:
     connections have ended as there are, or after an hour. A server also looks for young garbage less often than Python
     would by itself, once in 10,000 new objects. ``None`` leaves the collector alone."""
     RATE_LIMIT_CONNECT: Setting[tuple[float, float] | None] = Setting((1, 100), RATE_LIMIT)
-    """Handshakes of one login (of one address where there is none), as a pair: so many in each second, and so many at
-    once after a pause. ``None`` here and in the next six is no limit. Limits are read when the server starts."""
+    """Handshakes of one login, as a pair: so many in each second, and so many at once after a pause. ``None`` for any
+    ``RATE_LIMIT`` is no limit. Limits are read when the server starts."""
+    RATE_LIMIT_ADDRESS: Setting[tuple[float, float] | None] = Setting((10, 500), RATE_LIMIT)
+    """Handshakes from one address that aren't let in: without a login, with an invented or ended one, from pages of
+    others. Who was let in before is never refused for it."""
+    TRUSTED_PROXIES: Setting[list[str] | tuple[str, ...]] = Setting((), NETWORKS)
+    """Addresses and networks of the proxies in front of the server. From them alone the client's address is taken out
+    of ``X-Forwarded-For``: the last one in it that isn't a proxy's. Leave it empty where the ASGI server does that,
+    such as uvicorn with ``--forwarded-allow-ips``."""
     RATE_LIMIT_BYTES: Setting[tuple[float, float] | None] = Setting((131_072, 1_048_576), RATE_LIMIT)
     """Bytes of one user's frames above 1 KiB, over all sockets. What is too much isn't refused: it waits unread."""
     RATE_LIMIT_SOCKET: Setting[tuple[float, float] | None] = Setting((50, 100), RATE_LIMIT)

@@ -72,8 +72,9 @@ class Unavailable(MessagingError):
 class RateLimited(MessagingError):
     """Too much was asked for in too short a time. Nothing was done; the request may be repeated after a pause.
 
-    ``details`` holds ``retry_after`` (seconds), ``scope`` (whose limit it is: ``connect``, ``socket``, ``reads``,
-    ``user``, ``room`` or ``tenant``) and ``limit``, an object of ``rate`` (each second) and ``burst`` (at once).
+    ``details`` holds ``retry_after`` (seconds), ``scope`` (whose limit it is: ``address``, ``connect``, ``socket``,
+    ``reads``, ``user``, ``room`` or ``tenant``) and ``limit``, an object of ``rate`` (each second) and ``burst`` (at
+    once).
     """
 
     code = "rate_limited"

@@ -52,10 +52,18 @@ class TokenBucket:
         self._quiet_at = max(self._quiet_at, now) + seconds / QUIET_SHARE
         return (self._quiet_at - now) * rate * QUIET_SHARE > burst * QUIET_BURST
 
+    def overdraw(self, tokens: float, now: float) -> bool:
+        """Take tokens, whether they are there or not; say the same as :meth:`take`."""
+        is_loud = self.take(tokens, now)
+        self.full_at = min(self.full_at, self._emptiest(now))
+        return is_loud
+
     def take_away(self, tokens: float, now: float) -> None:
         """Take tokens that were granted elsewhere, whether they are there or not."""
-        rate, burst = self.limit
-        self.full_at = min(max(self.full_at, now) + tokens / rate, now + burst / rate + MAX_DEBT)
+        self.full_at = min(max(self.full_at, now) + tokens / self.limit.rate, self._emptiest(now))
+
+    def _emptiest(self, now: float) -> float:
+        return now + self.limit.burst / self.limit.rate + MAX_DEBT
 
     def unreported(self, now: float) -> float:
         """Return how many tokens were taken that others haven't heard of, beyond a steady ``QUIET_SHARE``."""

@@ -24,6 +24,7 @@ MAX_REPORTED = 1_000
 class Scope(StrEnum):
     """Whose limit it is."""
 
+    ADDRESS = "address"
     CONNECT = "connect"
     BYTES = "bytes"
     SOCKET = "socket"
@@ -53,6 +54,7 @@ Share = tuple[str, str, str, float]
 def limits_of_settings() -> dict[Scope, Limit]:
     """Return the limits of all scopes that have one."""
     found = {
+        Scope.ADDRESS: messaging_settings.RATE_LIMIT_ADDRESS,
         Scope.CONNECT: messaging_settings.RATE_LIMIT_CONNECT,
         Scope.BYTES: messaging_settings.RATE_LIMIT_BYTES,
         Scope.SOCKET: messaging_settings.RATE_LIMIT_SOCKET,
@@ -91,6 +93,22 @@ class Limiter:
         if has_become_loud:
             self._on_loud()
 
+    def require(self, key: Key, now: float) -> None:
+        """Raise ``RateLimited`` unless a token is there, and take none."""
+        with self._lock:
+            if key in self._buckets and (seconds := self._buckets[key].wait(1, now)):
+                raise self._refusal(key.scope, seconds)
+
+    def overdraw(self, key: Key, now: float) -> None:
+        """Take a token, whether it is there or not."""
+        with self._lock:
+            was_quiet = not self._loud
+            if key.scope in self._limits and self._bucket(key, now).overdraw(1, now):
+                self._loud.add(key)
+            has_become_loud = was_quiet and bool(self._loud)
+        if has_become_loud:
+            self._on_loud()
+
     def _take(self, charges: Sequence[Charge], now: float) -> bool:
         """Take the tokens, and say whether these are the first that others should hear of."""
         was_quiet = not self._loud
@@ -100,11 +118,14 @@ class Limiter:
             if (seconds := bucket.wait(tokens, now)) > longest:
                 longest, refused = seconds, key.scope
         if refused is not None:
-            raise RateLimited(refused, *self._limits[refused], retry_after=math.ceil(longest * 1000) / 1000)
+            raise self._refusal(refused, longest)
         for bucket, key, tokens in asked:
             if bucket.take(tokens, now) and key.scope is not Scope.SOCKET:
                 self._loud.add(key)
         return was_quiet and bool(self._loud)
+
+    def _refusal(self, scope: Scope, seconds: float) -> RateLimited:
+        return RateLimited(scope, *self._limits[scope], retry_after=math.ceil(seconds * 1000) / 1000)
 
     def report(self, now: float) -> list[Share]:
         """Return what other processes should hear, and count it as told; nothing as long as nobody takes much."""

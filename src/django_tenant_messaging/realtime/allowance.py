@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-from django.conf import settings
 
 from ..conf import messaging_settings
 from ..exceptions import RateLimited
 from ..limits import Charge, Key, Limiter, Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ..payloads import ClientFrame
     from .socket import Socket
 
@@ -104,22 +99,3 @@ class Allowance:
             if frame.room in self._socket.seats:
                 charges.append((Key(Scope.ROOM, self._socket.schema_name, str(frame.room)), 1))
         return charges
-
-
-def charge_handshake(limiter: Limiter, scope: Mapping[str, Any]) -> None:
-    """Charge a handshake to its session, or to its address where it has none. Raises ``RateLimited``.
-
-    It costs nothing but a look at the headers, before the database is asked.
-    """
-    limiter.check([(Key(Scope.CONNECT, "", _whose(scope)), 1)], time.monotonic())
-
-
-def _whose(scope: Mapping[str, Any]) -> str:
-    wanted = f"{settings.SESSION_COOKIE_NAME}=".encode("latin-1")
-    for name, value in scope["headers"]:
-        if name == b"cookie":
-            for cookie in value.split(b";"):
-                if cookie.strip().startswith(wanted):
-                    # What is told to other processes must not open anybody's session.
-                    return hashlib.sha256(cookie.strip()).hexdigest()[:32]
-    return str((scope.get("client") or ("",))[0])

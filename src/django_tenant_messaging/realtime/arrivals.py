@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from ..exceptions import TenantNotReady, Unavailable
+from ..exceptions import RateLimited, TenantNotReady, Unavailable
 from ..signals import tenant_refused
 from ..tenancy import handshake_request, public_schema, run_in_tenant
 from .batching import Batches
+from .callers import is_too_large
 from .close_codes import CloseCode
 from .handshake import find_tenants, identify, identify_together, may_identify_together
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
     from ..tenancy import Tenant
+    from .callers import Callers
     from .handshake import Standing
 
 logger = logging.getLogger(__name__)
@@ -26,18 +28,25 @@ logger = logging.getLogger(__name__)
 class Arrivals:
     """The handshakes of a process."""
 
-    def __init__(self, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
+    def __init__(self, spawn: Callable[[Coroutine[Any, Any, None]], object], callers: Callers) -> None:
+        self._callers = callers
         self._tenants: Batches[HttpRequest, Tenant | CloseCode] = Batches(spawn, find_tenants)
         self._standings: Batches[HttpRequest, Standing | None] = Batches(spawn, identify_together)
 
     async def admit(self, scope: Mapping[str, Any]) -> tuple[str, Standing] | CloseCode:
-        """Return the tenant's schema and who connects, or why they may not."""
+        """Return the tenant's schema and who connects, or why they may not.
+
+        Raises :class:`~django_tenant_messaging.exceptions.RateLimited` before anything is read for it.
+        """
+        if is_too_large(scope):
+            return CloseCode.FRAME_TOO_LARGE
         try:
+            # The one reading of headers and cookies: what is charged is what is looked up.
             request = handshake_request(scope)
-            tenant = await self._tenants.ask(public_schema(), request)
-            if isinstance(tenant, CloseCode):
-                return tenant
-            found = await self._identify(tenant.schema_name, request)
+            self._callers.charge(scope, request)
+            admitted = await self._find(request)
+        except RateLimited:
+            raise
         except TenantNotReady as error:
             tenant_refused.send_robust(None, readiness=error.readiness, face="websocket")
             return CloseCode.UNAVAILABLE
@@ -46,6 +55,17 @@ class Arrivals:
         except Exception:
             logger.exception("A handshake failed.")
             return CloseCode.UNAVAILABLE
+        if isinstance(admitted, CloseCode):
+            self._callers.refused(scope, request)
+        else:
+            self._callers.let_in(request)
+        return admitted
+
+    async def _find(self, request: HttpRequest) -> tuple[str, Standing] | CloseCode:
+        tenant = await self._tenants.ask(public_schema(), request)
+        if isinstance(tenant, CloseCode):
+            return tenant
+        found = await self._identify(tenant.schema_name, request)
         return found if isinstance(found, CloseCode) else (tenant.schema_name, found)
 
     async def _identify(self, schema_name: str, request: HttpRequest) -> Standing | CloseCode:

@@ -16,7 +16,7 @@ from ..limits import Limit, TokenBucket
 from ..payloads import PROTOCOL, HelloFrame, RoomPayload, UserPayload, parse_frame, user_payloads
 from ..selectors import user_ref
 from ..tenancy import close_executor
-from .allowance import FREE_BYTES, LONGEST_PAUSE, SHORTEST_PAUSE, Allowance, charge_handshake
+from .allowance import FREE_BYTES, LONGEST_PAUSE, SHORTEST_PAUSE, Allowance
 from .close_codes import CloseCode
 from .commands import Commands
 from .draining import TerminationGuard
@@ -88,13 +88,12 @@ class MessagingWebSocket:
         if hub.is_draining:
             await _refuse(send, Refusal(CloseCode.RESTART, 1), scope, protocol)
             return
+        asked_at = time.monotonic()
         try:
-            charge_handshake(hub.limiter, scope)
+            admitted = await hub.arrivals.admit(scope)
         except RateLimited as error:
             await _refuse(send, Refusal(CloseCode.RATE_LIMITED, math.ceil(error.retry_after)), scope, protocol)
             return
-        asked_at = time.monotonic()
-        admitted = await hub.arrivals.admit(scope)
         if isinstance(admitted, CloseCode):
             await _refuse(send, Refusal(admitted), scope, protocol)
             return

@@ -11,7 +11,7 @@ class CloseCode(IntEnum):
     RESTART = 1012
     """The server restarts."""
     BAD_FRAMES = 4400
-    """Too many frames that can't be read."""
+    """Too many frames that can't be read or have wrong fields."""
     UNAUTHENTICATED = 4401
     """No session, an expired one, or one of another tenant."""
     FORBIDDEN = 4403
@@ -23,7 +23,8 @@ class CloseCode(IntEnum):
     TOO_SLOW = 4408
     """The client was silent for three heartbeat intervals, or didn't read what it was sent."""
     FRAME_TOO_LARGE = 4413
-    """A frame was larger than ``MAX_FRAME_BYTES``, or wasn't text."""
+    """A frame was larger than ``MAX_FRAME_BYTES``, or wasn't text; or the handshake had more headers or cookies
+    than are read."""
     RATE_LIMITED = 4429
     """The client sent too much and went on when it was refused, or the user has too many sockets or handshakes."""
     UNAVAILABLE = 4503

@@ -74,7 +74,7 @@ class Standing:
 def identify(schema_name: str, request: HttpRequest) -> Standing | CloseCode:
     """Return who connects, or why they may not; synchronous, in the tenant's schema."""
     engine = import_module(settings.SESSION_ENGINE)
-    request.session = engine.SessionStore(_session_key(request))
+    request.session = engine.SessionStore(session_key_of(request))
     user: Any = get_user(request)
     key = request.session.session_key or ""
     login = login_of(request.session, key)
@@ -95,7 +95,7 @@ def identify_together(schema_name: str, requests: Sequence[HttpRequest]) -> list
 
     That is everybody who isn't plainly signed in, so that it is Django's own functions that refuse somebody.
     """
-    session_keys = [DatabaseSessions(_session_key(request)).session_key or "" for request in requests]
+    session_keys = [DatabaseSessions(session_key_of(request)).session_key or "" for request in requests]
     sessions = _read_sessions(session_keys)
     user_keys = {key: _user_key(session) for key, session in sessions.items()}
     asked = {key for key in user_keys.values() if key is not None}
@@ -151,8 +151,10 @@ def standing_lost(standing: Standing, user: AbstractBaseUser | None, schema_name
     return None if refusal is None else CODES[refusal]
 
 
-def _session_key(request: HttpRequest) -> str | None:
-    """Return the session cookie, unless it can't be one: an escaped NUL in it would be an error of the database."""
+def session_key_of(request: HttpRequest) -> str | None:
+    """Return the session cookie as Django reads it, unless it can't be one: an escaped NUL in it would be an error of
+    the database.
+    """
     key = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
     return key if key is not None and key.isprintable() else None
 

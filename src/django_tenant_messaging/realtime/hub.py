@@ -18,6 +18,7 @@ from ..tenancy import run_in_tenant
 from . import link
 from .access import AccessKeeper
 from .arrivals import Arrivals
+from .callers import Callers
 from .catchup import CatchUp
 from .close_codes import CloseCode
 from .comparison import Comparison
@@ -91,10 +92,10 @@ class Hub:
         self.link = LayerLink(messaging_settings.CHANNEL_LAYER, self.process, self._on_message)
         self.presence = PresenceKeeper(self)
         self.access = AccessKeeper(self)
-        self.arrivals = Arrivals(self.spawn)
         self.turns = Turns()
         self.sends = Sends(self.spawn, self._publish, self.turns)
         self.limiter = Limiter(limits_of_settings(), self._share_soon)
+        self.arrivals = Arrivals(self.spawn, Callers(self.limiter))
         self.following = Following(self)
         self.garbage = GarbageKeeper()
         self.feeds: dict[tuple[str, int], RoomFeed] = {}
