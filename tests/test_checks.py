@@ -30,6 +30,7 @@ from django_tenant_messaging.types import SchemaState
 from tests.harness.breaking import without_record, without_table
 from tests.harness.queries import exactly
 from tests.harness.run import TEMPLATE
+from tests.harness.stores import STORES
 from tests.harness.tenants import leave_tenant
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ NAMES = {setting.name for setting in known_settings()}
 WITHOUT_USERS = ["django.contrib.contenttypes", "django_tenant_messaging"]
 SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
 LOCALE = "django.middleware.locale.LocaleMiddleware"
+ENGINES = "django.contrib.sessions.backends."
 LOCMEM = "django.core.cache.backends.locmem.LocMemCache"
 CORE = "channels_redis.core.RedisChannelLayer"
 PUBSUB = "channels_redis.pubsub.RedisPubSubChannelLayer"
@@ -456,6 +458,63 @@ def test_w016_session_cookie_of_all_tenants() -> None:
     assert identifier == "W016"
     assert message.startswith("SESSION_COOKIE_DOMAIN is '.example.com'")
     assert hint.startswith("Remove SESSION_COOKIE_DOMAIN")
+
+
+def reported(**host: Any) -> list[str]:
+    with override_settings(**host):
+        return [identifier for identifier, *_ in found()]
+
+
+def test_w020_sessions_that_the_server_can_not_end() -> None:
+    with override_settings(SESSION_ENGINE=f"{ENGINES}signed_cookies"):
+        (message, _other) = found()
+    assert message[0] == "W020"
+    assert message[1].startswith(f"SESSION_ENGINE is '{ENGINES}signed_cookies'")
+    assert f'Use "{ENGINES}db"' in message[2]
+
+
+@pytest.mark.parametrize(
+    ("engine", "shared", "place"),
+    [
+        ("file", [], "in one folder"),
+        ("db", ["django.contrib.sessions"], "in a table of the shared schema"),
+        ("cached_db", ["django.contrib.sessions"], "in a table of the shared schema"),
+    ],
+)
+def test_w021_sessions_of_all_tenants_are_in_one_place(engine: str, shared: list[str], place: str) -> None:
+    """Not where users are shared: there one place for their sessions is what the host wants."""
+    left = [app for app in django_settings.TENANT_APPS if app not in shared]
+    host = {
+        "SESSION_ENGINE": f"{ENGINES}{engine}",
+        "SHARED_APPS": [*django_settings.SHARED_APPS, *shared],
+        "TENANT_APPS": left,
+    }
+    identifier, message, hint = the_only(**host)
+    assert identifier == "W021"
+    assert place in message
+    assert f'Use "{ENGINES}db"' in hint
+    without_users = [app for app in left if app != "django.contrib.auth"]
+    assert reported(**host | {"TENANT_APPS": without_users}) == ["E006"]
+
+
+@pytest.mark.parametrize(
+    ("store", "expected"),
+    [
+        ("db", []),
+        ("cache", []),
+        ("shared cache", ["W011"]),
+        ("cached_db", []),
+        ("cached_db in a shared cache", ["W011"]),
+        ("file", ["W021"]),
+        ("signed_cookies", ["W020", "W021"]),
+    ],
+)
+def test_what_is_said_of_each_store_of_sessions(store: str, expected: list[str]) -> None:
+    assert reported(**STORES[store]) == expected
+
+
+def test_store_of_sessions_that_cannot_be_imported_is_left_to_django() -> None:
+    assert nothing_is_said(SESSION_ENGINE="no.such.engine")
 
 
 # The channel layer

@@ -27,6 +27,7 @@ HOST = ROOT / "tests/projects/host"
 # Exported for the faces of the package itself, not for hosts.
 INNER_ACTIONS = {
     "end_login",
+    "end_replaced_login",
     "expire_connections",
     "mark_read_where_free",
     "renew_connections",

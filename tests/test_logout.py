@@ -145,6 +145,25 @@ async def test_who_logs_in_again_goes_on_with_the_same_login(
     assert await closed(first, second) == [4401, 4401]
 
 
+async def test_login_of_somebody_else_without_a_logout(
+    acme: Tenant, peers: Peers, other_process: Hub, settings: Any, store: str
+) -> None:
+    """The server deletes the session that it replaces, or knows from the cookie which login that was."""
+    there = await peers.connect(acme, "bob", hub=other_process)
+    other = await peers.connect(acme, "bob", hub=other_process)
+
+    def log_in_as_alice() -> None:
+        request = request_of(acme.users["bob"], there.session_key)
+        request.COOKIES[settings.SESSION_COOKIE_NAME] = there.session_key
+        login(request, acme.users["alice"])
+
+    await run_in_tenant("acme", log_in_as_alice)
+    if store != "signed_cookies":
+        other_process.access.recheck_all()
+    assert await closed(there) == [4401]
+    assert await still_open(other)
+
+
 async def test_logout_while_the_socket_is_being_let_in(
     acme: Tenant, peers: Peers, other_process: Hub, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,11 +99,13 @@ def signals_by_kind() -> dict[type, tuple[Signal, Sequence[str]]]:
 
 def bind_login(request: Any, **_kwargs: Any) -> None:
     """A login is valid in the tenant in which it happens."""
+    from .actions import end_replaced_login
     from .tenancy import bind_session
 
     session = session_with_login(request)
     if session is not None:
         bind_session(session)
+        end_replaced_login(request)
 
 
 def close_connections(request: Any, **_kwargs: Any) -> None:

@@ -248,7 +248,8 @@ class MessagingSettings:
     ``INTERNAL_IPS``, unless a proxy stands between."""
     SHOW_HEALTH_DETAILS: Setting[bool | str | Callable[[HttpRequest], bool]] = Setting(INSIDERS, FLAG_OR_HOOK)
     """Who sees in the health view how many schemas there are of each state, which aren't ready, and why: everybody,
-    nobody, or those whom ``callable(request) -> bool`` lets. All others see whether all is well. The default is that of
+    nobody, or those whom ``callable(request) -> bool`` lets. All others see whether all is well. The hook finds in
+    ``request.user`` nobody whom the tenant of the address doesn't let in. The default is that of
     ``SHOW_MIGRATION_DETAILS``."""
     CHANNEL_LAYER = Setting("default", TEXT)
     """Alias in ``CHANNEL_LAYERS`` of the layer that carries hints between processes."""
@@ -260,8 +261,9 @@ class MessagingSettings:
     ALLOWED_ORIGINS: Setting[list[str] | tuple[str, ...]] = Setting((), ORIGINS)
     """Origins besides the tenant's own domains from which a page may open the WebSocket."""
     TENANT_MEMBERSHIP: Setting[str | Callable[[Any, str], bool] | None] = Setting(None, HOOK)
-    """``callable(user, schema_name) -> bool`` (or its dotted path): whether a user may use the tenant. Required when
-    the user model lives in the shared schema, where being logged in says nothing about the tenant."""
+    """``callable(user, schema_name) -> bool`` (or its dotted path): whether a user may use the tenant, by its pages,
+    its sockets or the admin's part about messages; superusers are asked for as well. Required when the user model lives
+    in the shared schema, where being logged in says nothing about the tenant."""
 
 
 messaging_settings = MessagingSettings()

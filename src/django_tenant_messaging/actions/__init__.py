@@ -6,7 +6,7 @@ through :func:`~django_tenant_messaging.tenancy.run_in_tenant`.
 
 from __future__ import annotations
 
-from .access import end_login, recheck_access
+from .access import end_login, end_replaced_login, recheck_access
 from .deleting import delete_message
 from .editing import edit_message
 from .memberships import add_members, leave_room, remove_member
@@ -31,6 +31,7 @@ __all__ = [
     "delete_message",
     "edit_message",
     "end_login",
+    "end_replaced_login",
     "ensure_userstatus_exists",
     "expire_connections",
     "leave_room",

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from django.conf import settings
+from django.contrib.sessions.backends.signed_cookies import SessionStore as CookieSessions
+
 from ..events import AccessChanged, LoginEnded, emit_on_commit
-from ..tenancy import current_schema, login_belongs_here, login_of, users_are_shared
+from ..tenancy import current_schema, has_login, login_belongs_here, login_of, users_are_shared
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
     from django.contrib.sessions.backends.base import SessionBase
+    from django.http import HttpRequest
 
 ALL_TENANTS = ""
 
@@ -32,3 +36,16 @@ def end_login(session: SessionBase) -> None:
     login, schema_name = login_of(session, session.session_key), current_schema()
     # The connections are where the login happened; at another tenant's address nobody knows which schema that is.
     emit_on_commit(LoginEnded(schema_name if login_belongs_here(login, schema_name) else ALL_TENANTS, login.mark))
+
+
+def end_replaced_login(request: HttpRequest) -> None:
+    """Close the connections of the login that a request came with, if another one has replaced it without a logout.
+
+    Only a session that is the cookie itself still tells which login that was. Any other is deleted, which is noticed
+    within ``ACCESS_RECHECK_INTERVAL``.
+    """
+    session, cookie = request.session, request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+    if isinstance(session, CookieSessions) and cookie:
+        replaced = CookieSessions(cookie)
+        if has_login(replaced) and login_of(replaced, cookie).mark != login_of(session, session.session_key).mark:
+            end_login(replaced)

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
+from django.contrib.sessions.backends.db import SessionStore as DatabaseSessions
+from django.contrib.sessions.backends.file import SessionStore as FileSessions
+from django.contrib.sessions.backends.signed_cookies import SessionStore as CookieSessions
 from django.core.checks import CheckMessage, Warning  # noqa: A004 - the name of Django's documentation
+
+from ..tenancy import sessions_are_shared, users_are_shared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from django.contrib.sessions.backends.base import SessionBase
 
 DUMMY = "django.core.cache.backends.dummy.DummyCache"
 CACHE_SESSIONS = {"django.contrib.sessions.backends.cache", "django.contrib.sessions.backends.cached_db"}
 
 
 def check_isolation(**_kwargs: Any) -> list[CheckMessage]:
-    """Report caches in which tenants meet (W011), and a session cookie that browsers send to all of them (W016)."""
-    return [*_shared_caches(), *_shared_cookie()]
+    """Report caches in which tenants meet (W011), a session cookie that browsers send to all of them (W016), sessions
+    that the server can't end (W020), and one place for the sessions of all tenants' own users (W021).
+    """
+    return [*_shared_caches(), *_shared_cookie(), *_endless_sessions(), *_shared_sessions()]
 
 
 def _shared_caches() -> Iterator[CheckMessage]:
@@ -54,3 +64,42 @@ def _shared_cookie() -> Iterator[CheckMessage]:
             hint="Remove SESSION_COOKIE_DOMAIN, so that each tenant's host name has a cookie of its own.",
             id="tenant_messaging.W016",
         )
+
+
+def _endless_sessions() -> Iterator[CheckMessage]:
+    if _sessions_are(CookieSessions):
+        yield Warning(
+            f"SESSION_ENGINE is {settings.SESSION_ENGINE!r}: the server can't end a session. A copy of the cookie is"
+            " good after the logout until it expires.",
+            hint='Use "django.contrib.sessions.backends.db" or "cached_db", with "django.contrib.sessions" in'
+            " TENANT_APPS.",
+            id="tenant_messaging.W020",
+        )
+
+
+def _shared_sessions() -> Iterator[CheckMessage]:
+    place = (
+        "in the browsers"
+        if _sessions_are(CookieSessions)
+        else "in one folder"
+        if _sessions_are(FileSessions)
+        else "in a table of the shared schema"
+        if _sessions_are(DatabaseSessions) and sessions_are_shared()
+        else None
+    )
+    if place is not None and not users_are_shared():
+        yield Warning(
+            f"Each tenant has its own users, but the sessions of all tenants are {place}: your own pages take one"
+            " tenant's session for the user of the same id in another, if their password hashes are equal.",
+            hint='Use "django.contrib.sessions.backends.db" or "cached_db", with "django.contrib.sessions" in'
+            " TENANT_APPS.",
+            id="tenant_messaging.W021",
+        )
+
+
+def _sessions_are(kind: type[SessionBase]) -> bool:
+    try:
+        store = import_module(settings.SESSION_ENGINE).SessionStore
+    except Exception:  # noqa: BLE001 - importing a host's module may raise anything; Django will say so
+        return False
+    return issubclass(store, kind)

@@ -9,6 +9,7 @@ from .database import (
     app_is_tenants,
     database_address,
     sessions_are_per_tenant,
+    sessions_are_shared,
     users_are_shared,
 )
 from .executor import close_executor, run_in_tenant
@@ -65,6 +66,7 @@ __all__ = [
     "run_in_tenant",
     "schema_unready",
     "sessions_are_per_tenant",
+    "sessions_are_shared",
     "table_in",
     "table_of",
     "users_are_shared",

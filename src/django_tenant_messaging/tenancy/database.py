@@ -57,6 +57,11 @@ def sessions_are_per_tenant() -> bool:
     return SESSIONS in _tenant_apps() - _shared_apps()
 
 
+def sessions_are_shared() -> bool:
+    """Say whether the only table of sessions is the shared schema's; a tenant's own is found before it."""
+    return SESSIONS in _shared_apps() - _tenant_apps()
+
+
 def app_is_tenants() -> bool:
     """Say whether tenants get this app's tables."""
     return is_among(_this_app(), _tenant_apps())
