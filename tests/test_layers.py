@@ -23,6 +23,7 @@ from tests.test_delivery import got, write
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from django_tenant_messaging.realtime.link import LayerLink
     from example.services import LocalRedis
     from tests.harness.peer import Peers
     from tests.harness.tenants import Tenant
@@ -159,6 +160,46 @@ async def test_what_is_lost_with_the_layer_is_found_and_what_follows_comes_live(
     await got(bob, "before", "during", "after")
     await stranger.ask("ping")
     assert [event["type"] for event in stranger.events] == ["hello"]
+
+
+def is_whole(link: LayerLink) -> bool:
+    return link.is_whole
+
+
+@only
+async def test_what_a_process_could_not_say_of_rights_is_made_up_for(
+    layers: Layers, acme: Tenant, globex: Tenant, peers: Peers, other_process: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The layer failed for that process alone: the others don't know that they missed anything."""
+    await peers.connect(acme, "alice")
+    bob, namesake = [await peers.connect(tenant, "bob", hub=other_process) for tenant in (acme, globex)]
+    own, link_of_other = hub_of_this_loop().link, other_process.link
+
+    async def fail(*_args: Any) -> None:
+        raise ConnectionError
+
+    def deactivate() -> None:
+        user = acme.users["bob"]
+        user.is_active = False
+        user.save()
+
+    assert not link_of_other.may_have_missed()
+    with monkeypatch.context() as changed:
+        changed.setattr(own._layer, "group_send", fail)
+        await run_in_tenant("acme", deactivate)
+        async with asyncio.timeout(20):
+            while is_whole(own):  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+    assert not link_of_other.may_have_missed()
+    assert [peer.close_code for peer in (bob, namesake)] == [None, None]
+    for _ in range(2):
+        await own.probe()
+        await asyncio.sleep(0.2)
+    assert is_whole(own)
+    await bob.until(lambda: bob.close_code is not None)
+    assert bob.close_code == 4401
+    await namesake.ask("ping")
+    assert namesake.close_code is None
 
 
 @pytest.mark.parametrize("layers", ["memory"], indirect=True)

@@ -392,6 +392,47 @@ class TestAsTold:
         assert process.link.is_whole
         await self.heard(process, 2)
 
+    async def test_it_knows_that_it_may_have_missed_something(
+        self, start: Any, process: Process, layer: ToldLayer
+    ) -> None:
+        """Also when the layer was away for so short a time that nobody asked meanwhile."""
+        told = start(layer)
+        await told.looked_after(lambda: told.link.is_whole)
+        assert not process.link.may_have_missed()
+        layer.fails.add("group_send")
+        await process.link.probe()
+        layer.fails.clear()
+        for _ in range(2):
+            await process.link.probe()
+            await settle()
+        assert process.link.is_whole
+        assert [process.link.may_have_missed() for _ in range(3)] == [True, False, False]
+        # And the others are told that they may have missed what it said: of nobody and no tenant by name.
+        await told.until(lambda: bool(told.messages))
+        (message,) = told.messages
+        (found,) = from_rows(message.about, message.content)
+        assert (found.schema_name, found.target, found.key) == ("", "access", "")
+        layer.is_deaf = True
+        for _ in range(2):
+            await process.link.probe()
+            await settle()
+        assert [process.link.may_have_missed() for _ in range(2)] == [True, True]
+        layer.is_deaf = False
+        for _ in range(2):
+            await process.link.probe()
+            await settle()
+        assert [process.link.may_have_missed() for _ in range(3)] == [True, False, False]
+        # What is no longer wanted isn't missed.
+        process.link.unsubscribe("acme")
+        assert not process.link.may_have_missed()
+
+    @pytest.mark.parametrize("layer_here", [None, InMemoryChannelLayer()])
+    async def test_a_layer_that_ends_at_the_process_says_nothing_of_others(self, start: Any, layer_here: Any) -> None:
+        process = start(layer_here)
+        await process.link.subscribe("acme")
+        assert process.link.is_whole
+        assert [process.link.may_have_missed() for _ in range(3)] == [True] * 3
+
     async def test_one_failure_is_over_with_the_next_probe(self, process: Process, layer: ToldLayer) -> None:
         """Nothing else may be said for a long time, and nothing has to be subscribed to again."""
         layer.fails.add("group_send")

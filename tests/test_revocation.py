@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,6 +18,7 @@ from django.http import HttpRequest
 from django_tenant_messaging import actions
 from django_tenant_messaging.realtime import access
 from django_tenant_messaging.realtime.access import PARTS, AccessKeeper
+from django_tenant_messaging.realtime.rights import lost_rights
 from django_tenant_messaging.tenancy import run_in_tenant
 from example.customers.models import Domain
 from tests.harness.peer import another_hub, scope_for
@@ -222,15 +224,52 @@ async def test_tenant_that_left_the_hook_is_forbidden(acme: Tenant, peers: Peers
     assert alice.close_code is None
 
 
-async def test_without_the_channel_layer_rights_are_looked_at_with_every_comparison(
-    acme: Tenant, peers: Peers, settings: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("layer", ["down", "in memory", "none"])
+async def test_where_other_processes_may_go_unheard_rights_are_looked_at_in_each_interval(
+    acme: Tenant, globex: Tenant, peers: Peers, settings: Any, monkeypatch: pytest.MonkeyPatch, layer: str
 ) -> None:
     settings.TENANT_MESSAGING = {"ACCESS_RECHECK_INTERVAL": 3600, "RECONCILE_INTERVAL": 0.1}
-    bob = await peers.connect(acme, "bob")
-    monkeypatch.setattr("django_tenant_messaging.realtime.link.LayerLink.is_whole", False)
+    if layer == "none":
+        settings.CHANNEL_LAYERS = {}
+    bob, namesake = await peers.connect(acme, "bob"), await peers.connect(globex, "bob")
+    if layer == "down":
+        monkeypatch.setattr("django_tenant_messaging.realtime.link.LayerLink.is_local", False)
+        monkeypatch.setattr("django_tenant_messaging.realtime.link.LayerLink.is_whole", False)
     await run_in_tenant("acme", inactive)
     await bob.until(lambda: bob.close_code is not None)
     assert bob.close_code == 4401
+    await namesake.ask("ping")
+    assert namesake.close_code is None
+
+
+async def test_a_tenant_that_does_not_answer_keeps_no_other_unseen(
+    acme: Tenant, globex: Tenant, peers: Peers, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it is asked once, not again in each interval, until it has answered."""
+    settings.TENANT_MESSAGING = {"ACCESS_RECHECK_INTERVAL": 3600, "RECONCILE_INTERVAL": 0.1}
+    monkeypatch.setattr(access, "may_look_together", lambda: False)
+    monkeypatch.setattr(access, "PATIENCE", 0.05)
+    answers = threading.Event()
+    asked: list[str] = []
+
+    def slow(schema_name: str, connected: Any) -> Any:
+        asked.append(schema_name)
+        if schema_name == "acme":
+            answers.wait(20)
+        return lost_rights(schema_name, connected)
+
+    bob, namesake = await peers.connect(acme, "bob"), await peers.connect(globex, "bob")
+    monkeypatch.setattr(access, "lost_rights", slow)
+    try:
+        for tenant in (acme, globex):
+            await run_in_tenant(tenant.schema_name, inactive)
+        await namesake.until(lambda: namesake.close_code is not None)
+        await asyncio.sleep(0.5)
+        assert asked.count("acme") == 1
+    finally:
+        answers.set()
+    await bob.until(lambda: bob.close_code is not None)
+    assert (bob.close_code, namesake.close_code) == (4401, 4401)
 
 
 class TestWhatIsDue:

@@ -74,6 +74,11 @@ class Wire:
         self.ask("ping")
         assert self.messages == list(contents)
 
+    def await_frame(self, kind: str) -> dict[str, Any]:
+        while (frame := self._receive())["type"] != kind:
+            pass
+        return frame
+
     def closed_with(self) -> int:
         try:
             while True:

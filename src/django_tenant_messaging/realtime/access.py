@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections import defaultdict
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,8 @@ class AccessKeeper:
         self._large: set[str] = set()
         self._ended: dict[str, float] = {}
         """When logins ended (monotonic) with which a handshake may be under way: not every session tells it."""
+        self._all_are_due = asyncio.Event()
+        self._looked_at_alone: set[str] = set()
 
     def let_in(self, socket: Socket, asked_at: float) -> None:
         """Look at a fresh socket again if its user may have lost the right to it since it asked (monotonic)."""
@@ -53,7 +56,7 @@ class AccessKeeper:
             self._hub.spawn(self._recheck(socket.schema_name, [socket]))
 
     def user_changed(self, schema_name: str, user_id: str) -> None:
-        """Look at the sockets of a user; in every tenant if none is named, at all of a tenant's if no user is."""
+        """Look at the sockets of a user, in every tenant if none is named; at all of a tenant's if no user is."""
         self._changed_at = time.monotonic()
         by_tenant: defaultdict[str, list[Socket]] = defaultdict(list)
         for (schema, user), sockets in self._hub.sockets.items():
@@ -87,8 +90,46 @@ class AccessKeeper:
             del self._ended[oldest]
 
     def recheck_all(self) -> None:
-        """Look at every socket, because what is said elsewhere isn't heard."""
-        self.user_changed("", "")
+        """Look at every socket soon, because what was said elsewhere may not have been heard."""
+        self._changed_at = time.monotonic()
+        self._all_are_due.set()
+
+    async def make_up_forever(self) -> None:
+        """Look at every socket once in ``RECONCILE_INTERVAL``, as long as other processes may go unheard.
+
+        Where that takes longer than half of the interval it pauses for as long as it took.
+        """
+        took = 0.0
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(took, messaging_settings.RECONCILE_INTERVAL - took)):
+                    await self._all_are_due.wait()
+            began = time.monotonic()
+            # Asked each time: it is also what makes the link forget what it missed before.
+            if self._hub.link.may_have_missed() or self._all_are_due.is_set():
+                self._all_are_due.clear()
+                await self._look_at_all()
+            took = time.monotonic() - began
+
+    async def _look_at_all(self) -> None:
+        by_tenant: defaultdict[str, list[Socket]] = defaultdict(list)
+        for (schema_name, _user_id), sockets in self._hub.sockets.items():
+            # A tenant that doesn't answer keeps nobody waiting but itself, and isn't asked again and again.
+            if schema_name not in self._looked_at_alone:
+                by_tenant[schema_name].extend(sockets)
+        for due in _divided(by_tenant):
+            unclear = await self._unclear(due)
+            await self._hub.begun(self._look_at_each(unclear), PATIENCE)
+
+    async def _look_at_each(self, unclear: dict[str, list[Socket]]) -> None:
+        self._looked_at_alone.update(unclear)
+        await asyncio.gather(*(self._look_at_alone(schema, sockets) for schema, sockets in unclear.items()))
+
+    async def _look_at_alone(self, schema_name: str, sockets: list[Socket]) -> None:
+        try:
+            await self._recheck(schema_name, sockets)
+        finally:
+            self._looked_at_alone.discard(schema_name)
 
     async def run_forever(self) -> None:
         """Look at each tenant's sockets once in ``ACCESS_RECHECK_INTERVAL``.
@@ -104,7 +145,7 @@ class AccessKeeper:
                     await self._hub.begun(self._recheck(schema_name, sockets), PATIENCE)
 
     async def _look_at_once(self, due: dict[str, list[Socket]]) -> None:
-        """Look at some tenants, at the unclear ones at the same time: while the layer is down it mustn't take long."""
+        """Look at some tenants, at the unclear ones at the same time: it mustn't take long."""
         for schema_name, sockets in (await self._unclear(due)).items():
             self._hub.spawn(self._recheck(schema_name, sockets))
 

@@ -42,7 +42,7 @@ class Comparison:
 
     async def run_forever(self) -> None:
         """Compare, and look after the sockets."""
-        took = rechecked = 0.0
+        took = 0.0
         was_late = False
         while True:
             interval = messaging_settings.RECONCILE_INTERVAL
@@ -52,10 +52,6 @@ class Comparison:
             began = time.monotonic()
             try:
                 self._hub.tidy()
-                if not self._hub.link.is_whole and began - rechecked >= messaging_settings.RECONCILE_INTERVAL:
-                    # What another process says of somebody's rights isn't heard.
-                    rechecked = began
-                    self._hub.access.recheck_all()
                 is_late = not await self._compare()
             except Exception:
                 logger.exception("Looking after the sockets failed.")

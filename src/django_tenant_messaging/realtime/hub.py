@@ -123,6 +123,7 @@ class Hub:
         self.spawn(self._beat_forever())
         self.spawn(self.presence.renew_forever())
         self.spawn(self.access.run_forever())
+        self.spawn(self.access.make_up_forever())
 
     async def stop(self) -> None:
         """Finish the sends that are on their way, close the sockets for a restart, store that their users are gone, and
@@ -321,6 +322,8 @@ class Hub:
     def _act_on(self, hint: Hint) -> None:
         schema_name, key = hint.schema_name, str(hint.key)
         match hint.target:
+            case "access" if not (schema_name or key):
+                self.access.recheck_all()
             case "access" if key:
                 self.access.user_changed(schema_name, key)
             case "access":

@@ -12,14 +12,13 @@ from channels.layers import InMemoryChannelLayer, get_channel_layer
 
 from ..conf import messaging_settings
 from ..tenancy import group_name
-from .hints import rows_of
+from .hints import Hint, rows_of
 from .sealing import Message, Sealer, Seldom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from ..limits import Share
-    from .hints import Hint
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +69,7 @@ class LayerLink:
         self._making_channel = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._is_down = False
+        self._has_missed = False
         self._probe_group = f"messaging.process.{origin}"
         self._probes_sent = 0
         self._probe_heard = 0
@@ -82,7 +82,18 @@ class LayerLink:
     @property
     def is_whole(self) -> bool:
         """Whether all wanted subscriptions were made, and what is sent arrives as far as is known."""
-        return self._layer is None or (not self._is_down and self._wanted == self._joined.keys())
+        return self._layer is None or (not self._is_down and self._wanted <= self._joined.keys())
+
+    def may_have_missed(self) -> bool:
+        """Say whether other processes may have gone unheard since this was last asked.
+
+        A layer that reaches nobody outside doesn't say whether there is nobody: commands, or workers that serve pages,
+        may be there without having a socket.
+        """
+        is_deaf = self.is_local or not self.is_whole
+        # Once more when it is over: the last thing that went unheard may be later than the answer.
+        may_have, self._has_missed = self._has_missed or is_deaf, is_deaf
+        return may_have
 
     def start(self) -> None:
         """Begin to receive and publish, and to look after the subscriptions."""
@@ -148,8 +159,10 @@ class LayerLink:
             self._report_down("what was sent doesn't arrive")
             self._joined.clear()
             await self.repair()
-        elif self._probes_sent:
+        elif self._probes_sent and self._is_down:
             self._is_down = False
+            # Nor may others have heard what was said here.
+            self.publish("", [Hint("", "access", "", "")])
         self._probes_sent += 1
         self._probe_heard = 0
         message = Message(PROBE, self._origin, self._probes_sent)
@@ -257,7 +270,7 @@ class LayerLink:
     def _report_down(self, error: object) -> None:
         if not self._is_down:
             logger.warning("The channel layer failed (%s); other processes learn from the database.", error)
-        self._is_down = True
+        self._is_down = self._has_missed = True
 
 
 async def send_from_outside(layer: Any, hints: Iterable[Hint]) -> None:
