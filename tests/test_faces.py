@@ -346,6 +346,18 @@ def test_form_of_another_site_does_nothing(twins: tuple[Tenant, Tenant], setting
     assert unread(acme) == 1
 
 
+def test_form_of_our_own_page_works_without_the_hosts_middleware(twins: tuple[Tenant, Tenant], settings: Any) -> None:
+    settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if not name.endswith("CsrfViewMiddleware")]
+    acme, _globex = twins
+    strict = Client(SERVER_NAME=acme.host, enforce_csrf_checks=True)
+    strict.cookies = acme.client(acme.users["root"]).cookies
+    page = strict.get("/messages/").content.decode()
+    (token,) = set(re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', page))
+    form = {"room-name": "another room", "room-people": "bob", "csrfmiddlewaretoken": token}
+    response = strict.post("/messages/rooms/create/", form)
+    assert response.status_code == 302, response.content.decode()
+
+
 # Details
 
 

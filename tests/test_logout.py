@@ -11,19 +11,23 @@ from django.contrib.auth import login, logout, update_session_auth_hash, user_lo
 from django.contrib.auth.models import AnonymousUser, User
 from django.http import HttpRequest
 
+from django_tenant_messaging import actions
 from django_tenant_messaging.realtime import access
 from django_tenant_messaging.realtime.access import AccessKeeper
 from django_tenant_messaging.tenancy import run_in_tenant
 from django_tenant_messaging.tenancy.sessions import LOGIN_KEY, SESSION_KEY
 from tests.harness.peer import another_hub, scope_for, session_of, session_store
 from tests.harness.stores import STORES
+from tests.harness.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from django_tenant_messaging.realtime.hub import Hub
+    from example.services import LocalRedis
     from tests.harness.peer import Peer, Peers
+    from tests.harness.server import Server
     from tests.harness.tenants import Tenant
 
 pytestmark = pytest.mark.usefixtures("people")
@@ -92,6 +96,34 @@ async def test_logout_closes_the_sockets_of_its_login_everywhere(
     await run_in_tenant("acme", log_out, acme.users["bob"], here.session_key)
     assert await closed(here, there) == [4401, 4401]
     assert await still_open(*others)
+
+
+@pytest.mark.parametrize("store", ["db", "cache", "cached_db", "file", "signed_cookies"])
+def test_logout_on_one_server_closes_the_sockets_on_another(
+    acme: Tenant,
+    globex: Tenant,
+    redis_server: LocalRedis,
+    start_server: Callable[..., Server],
+    tmp_path: Path,
+    store: str,
+) -> None:
+    for tenant in (acme, globex):
+        with tenant.activated():
+            actions.create_room(tenant.users["bob"], name="team", members=[tenant.users["alice"]])
+    env = {"REDIS_URL": redis_server.url(), "SESSION_STORE": store, "SESSION_FILE_PATH": str(tmp_path)}
+    here, there = (start_server(DJANGO_SETTINGS_MODULE="tests.settings_sessions", **env) for _number in range(2))
+    cookie = here.login(acme, "bob")
+    token = dict(part.split("=", 1) for part in cookie.split("; "))["csrftoken"]
+    with (
+        Wire(there, acme, "bob", cookie=cookie) as bob,
+        Wire(there, acme, "bob") as elsewhere,
+        Wire(there, globex, "bob") as stranger,
+    ):
+        form = {"csrfmiddlewaretoken": token}
+        assert here.request(acme, "POST", "/accounts/logout/", data=form, cookie=cookie)[0].status == 302
+        assert bob.closed_with() == 4401
+        for other in (elsewhere, stranger):
+            assert other.ask("ping")["type"] == "ok"
 
 
 async def test_logout_after_the_session_got_another_key(
