@@ -46,6 +46,10 @@ class Host:
         self.shape = shape
         self._env = {**os.environ, "DATABASE_URL": database_url, "DJANGO_SETTINGS_MODULE": f"config.{shape}"}
 
+    @property
+    def shares_users(self) -> bool:
+        return self.shape in {"shared_users", "other_schema"}
+
     def run(self, *command: str) -> str:
         """Run one of the host's scripts as its developers would; warnings are errors."""
         done = subprocess.run(
@@ -68,7 +72,7 @@ class Host:
         """Follow the README."""
         settings = f"config/{self.shape}.py"
         self.append(settings, readme_block("# settings.py"))
-        if self.shape == "shared_users":
+        if self.shares_users:
             self.append(settings, readme_block("# settings.py, with shared users"))
         self.append("config/urls.py", readme_block("# urls.py"))
         self.append("config/asgi.py", readme_block("# asgi.py"))
@@ -94,7 +98,7 @@ def test_readme_installs_into_a_living_host(host: Host) -> None:
     assert shown["globex"]["notified"] == []
     assert shown["globex"]["ben"] == {**ben, "shown": False}
     # Dan came after the installation, in acme. Shared users get a status where they belong and are not new.
-    own, old = host.shape != "shared_users", ["ann@example.com", "ben@example.com"]
+    own, old = not host.shares_users, ["ann@example.com", "ben@example.com"]
     dan = ["dan@example.com"] if own else []
     assert shown["acme"]["statuses"] == [dan, old + dan]
     assert shown["globex"]["statuses"] == [[], old]
@@ -102,3 +106,41 @@ def test_readme_installs_into_a_living_host(host: Host) -> None:
     assert (shown["acme"]["broken"], shown["globex"]["broken"]) == (503, 200)
     for company in ("acme", "globex"):
         assert shown[company]["stranger"]["status"] != 200
+
+
+@pytest.mark.parametrize("host", ["odd_names", "other_schema"], indirect=True)
+def test_a_host_may_name_the_table_and_columns_of_its_users_as_it_likes(host: Host) -> None:
+    host.run("manage.py", "migrate_schemas")
+    host.run("before.py")
+    host.install()
+    host.run("manage.py", "check", "--fail-level", "WARNING")
+    host.run("manage.py", "makemigrations", "--check", "--dry-run")
+
+    shown: dict[str, Any] = json.loads(host.run("conversation.py").splitlines()[-1])
+
+    ann, ben = "ann@example.com", "ben@example.com"
+    assert shown["acme"] == {
+        "rooms": ["team"],
+        "others": [ben],
+        "texts": ["for Ben", "hello again", "", *(f"more {number}" for number in range(8))],
+        "unread": [9, 1],
+        "statuses": 2,
+        "told": [ben],
+        "contacts": [ann],
+        "heads": {"1": 12},
+        "joined": 2,
+    }
+    assert shown["globex"] == {
+        "rooms": [],
+        "others": [],
+        "texts": [],
+        "unread": [],
+        "statuses": 2,
+        "told": [],
+        "contacts": [],
+        "heads": {},
+        "joined": 0,
+    }
+    passwords = {ann: "ann's", ben: "ben's"}
+    assert shown["logins"] == ([] if host.shares_users else [["acme", passwords], ["globex", passwords]])
+    assert shown["states"] == {"public": "ok", "acme": "ok", "globex": "ok"}

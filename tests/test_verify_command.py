@@ -244,7 +244,8 @@ def test_progress_is_shown_to_people_only(spare: Tenant) -> None:
 def test_a_name_moves_no_cursor(tenants: Any) -> None:
     with spare_tenant("bad\n\x1b[2Jname", is_made=False):
         printed = run()[1]
-    assert r"bad\n\x1b[2Jname  missing  the schema does not exist" in printed
+    (line,) = (line for line in printed if line.startswith("bad"))
+    assert line.startswith(r"bad\n\x1b[2Jname  error  the schema's name is empty")
 
 
 def test_looking_takes_few_queries_however_many_schemas_there_are(spare: Tenant) -> None:

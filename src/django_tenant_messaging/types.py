@@ -207,6 +207,11 @@ class Readiness:
                 return f"python manage.py verify_tenant_migrations --schema={name}"
 
 
+def printable(text: str) -> str:
+    """Return a text that moves no terminal's cursor and stays in its line, whatever a schema is called."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def _some(names: tuple[str, ...], limit: int = 5) -> str:
     rest = len(names) - limit
     return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")

@@ -15,9 +15,8 @@ from ..conf import messaging_settings
 from ..exceptions import Conflict, NotFound, TenantNotReady, Unavailable
 from ..permissions import belongs_to_tenant
 from ..tenancy import TENANT_DATABASE, activated, is_public_schema, require_ready
-from ..tenancy.database import serves_messages
+from ..tenancy.database import has_own_users, serves_messages
 from ..tenancy.gate import hindrance_after, kind_of, schema_kinds
-from .status_creation import has_own_users
 from .statuses import insert_statuses
 
 if TYPE_CHECKING:

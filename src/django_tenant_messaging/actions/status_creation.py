@@ -11,7 +11,7 @@ from django.contrib.auth import get_user_model
 from django.db import connections, transaction
 
 from ..tenancy import TENANT_DATABASE, current_schema, is_public_schema
-from ..tenancy.database import apps_of_kind, is_among, serves_messages
+from ..tenancy.database import has_own_users, serves_messages
 from ..tenancy.gate import facts, hindrance, hindrance_after, kind_of, known_to_be_ready
 from .statuses import insert_statuses
 
@@ -45,11 +45,6 @@ def insert_status_of_new_user(user: AbstractBaseUser, *, using: str) -> None:
             logger.exception("[%s] No status could be made for the new user %r.", schema_name, user.pk)
     if found is not None:
         _warn(user, found, schema_name)
-
-
-def has_own_users(kind: str) -> bool:
-    """Say whether tenants of this kind keep their users in their own schemas."""
-    return is_among(get_user_model()._meta.app_config, apps_of_kind(kind))
 
 
 def _begins_with_status(schema_name: str) -> bool:

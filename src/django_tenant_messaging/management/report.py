@@ -7,7 +7,7 @@ import shlex
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from ..types import Readiness, SchemaState
+from ..types import Readiness, SchemaState, printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -69,11 +69,6 @@ def document(found: Collection[Readiness], repairs: Mapping[str, Repair], left: 
         },
         indent=2,
     )
-
-
-def printable(text: str) -> str:
-    """Return a text that moves no terminal's cursor and stays in its line, whatever a schema is called."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _entry(readiness: Readiness, repair: Repair | None) -> dict[str, Any]:

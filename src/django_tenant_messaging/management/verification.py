@@ -14,7 +14,7 @@ from ..exceptions import Unavailable
 from ..tenancy import public_schema
 from ..tenancy.gate import inspect_schemas, schema_kinds
 from ..tenancy.gate.verdicts import is_undefined
-from ..types import Readiness, SchemaState
+from ..types import Readiness, SchemaState, printable
 from . import report
 from .fixing import repair_in_processes, repair_one_by_one
 from .progress import Progress
@@ -97,7 +97,7 @@ def _list(course: _Course, options: Options) -> None:
         return
     unknown = [name for name in options.schemas or () if name not in course.kinds]
     if unknown:
-        names = ", ".join(report.printable(name) for name in unknown)
+        names = ", ".join(printable(name) for name in unknown)
         raise CommandError(f"No tenant has the schema: {names}", returncode=NOT_KNOWN)
 
 
@@ -157,7 +157,7 @@ def _unready_shared_schema(course: _Course) -> Readiness | None:
 def _give_up(course: _Course, options: Options, output: OutputWrapper, message: str) -> NoReturn:
     if course.repairs:
         _report(course, options, output)
-    raise CommandError(report.printable(message), returncode=NOT_KNOWN) from None
+    raise CommandError(printable(message), returncode=NOT_KNOWN) from None
 
 
 def _report(course: _Course, options: Options, output: OutputWrapper) -> None:
@@ -181,7 +181,7 @@ def _conclude(course: _Course, options: Options, output: OutputWrapper, errors: 
     shared = _unready_shared_schema(course)
     if shared is not None:
         errors.write(
-            f"Warning: the shared schema is not ready ({report.printable(shared.reason)}), so no tenant is served."
+            f"Warning: the shared schema is not ready ({printable(shared.reason)}), so no tenant is served."
             f" Required action: {shared.remedy}"
         )
         raise CommandError("Not ready: the shared schema.", returncode=NOT_READY)

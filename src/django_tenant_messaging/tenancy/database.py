@@ -17,6 +17,8 @@ from django_tenants.utils import (
     has_multi_type_tenants,
 )
 
+from .identifiers import is_elsewhere
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -39,10 +41,15 @@ def database_address() -> str:
 def users_are_shared() -> bool:
     """Say whether tenants with messages, all or those of some type, have no table of users in their own schema."""
     # Kept, as it is asked of everybody who connects, and of everybody connected again and again.
+    return any(serves_messages(kind) and not has_own_users(kind) for kind in tenant_kinds())
+
+
+def has_own_users(kind: str) -> bool:
+    """Say whether tenants of this kind keep their users in their own schemas."""
     from django.contrib.auth import get_user_model
 
-    app = get_user_model()._meta.app_config
-    return any(serves_messages(kind) and not is_among(app, apps_of_kind(kind)) for kind in tenant_kinds())
+    user = get_user_model()
+    return is_among(user._meta.app_config, apps_of_kind(kind)) and not is_elsewhere(user)
 
 
 @receiver(setting_changed)

@@ -70,6 +70,11 @@ def _stored_names(name: str) -> tuple[str, ...]:
     return tuple(part.replace('""', '"') for part in found.groups() if part) if found else (name,)
 
 
+def is_usable_by_django(name: str) -> bool:
+    """Say whether Django's own queries find a ``db_table`` or ``db_column``: not with a single ``%`` or ``"``."""
+    return _quoted_by_django(name) is not None and "%" not in name.replace("%%", "")
+
+
 def as_sent(statement: str) -> str:
     """Return a statement that takes no parameters as the database gets it."""
     return statement.replace("%%", "%")

@@ -15,6 +15,7 @@ from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
+from django.core.exceptions import ValidationError
 from django.db import connections, transaction
 from django.db.models import Model
 from django.db.models.signals import post_delete, post_save, pre_save
@@ -35,7 +36,7 @@ from ..identifiers import quoted
 from .failures import Failure, cause_of, first_line, migration_of
 from .inspection import inspect_schema
 from .migrating import migration_lock, run_migrations
-from .schemas import kind_of
+from .schemas import kind_of, unusable_name
 from .sites import connect_sites, name_site
 from .verdicts import facts, readiness_of, verdicts
 
@@ -97,7 +98,9 @@ def complete_tenant(instance: Any, created: bool, raw: bool = False, **_kwargs: 
         return
     note: _Note = vars(instance)[NOTE]
     with activated(public_schema()):
-        note.existed = schema_exists(instance.schema_name) or not _make_schema(instance, note, row_is_new=created)
+        # A new name that is cut short would find somebody else's.
+        exists = schema_exists(instance.schema_name) and not (created and unusable_name(instance.schema_name))
+        note.existed = exists or not _make_schema(instance, note, row_is_new=created)
     if note.existed:
         if created:
             _report_existing(instance)
@@ -132,6 +135,7 @@ def _make_schema(tenant: Any, note: _Note, *, row_is_new: bool) -> bool:
     with ExitStack() as stack:
         try:
             stack.enter_context(migration_lock(name))
+            _require_usable(name)
             if schema_exists(name):
                 return False
             is_ours = True
@@ -157,6 +161,11 @@ def _make_schema(tenant: Any, note: _Note, *, row_is_new: bool) -> bool:
     _on_commit(partial(verdicts.forget, name))
     _on_commit(partial(tenant_created.send_robust, None, schema_name=name, seconds=seconds))
     return True
+
+
+def _require_usable(schema_name: str) -> None:
+    if reason := unusable_name(schema_name):
+        raise ValidationError(reason)
 
 
 def _migrate(tenant: Any, template: Readiness | None) -> bool:

@@ -15,6 +15,7 @@ from django.db.transaction import TransactionManagementError
 from psycopg import errors
 
 from ...exceptions import TenantNotReady
+from ...types import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,8 +48,8 @@ class Failure:
     def __str__(self) -> str:
         what = "FAILURE OF A RECEIVER" if self.is_receivers else "MIGRATION FAILURE"
         return (
-            f"CRITICAL {what} for tenant '{self.schema_name}': {self.reason}. Tenant creation ABORTED: {self.outcome}."
-            f" Required action: {self.remedy}"
+            f"CRITICAL {what} for tenant '{printable(self.schema_name)}': {self.reason}."
+            f" Tenant creation ABORTED: {self.outcome}. Required action: {self.remedy}"
         )
 
     @property
@@ -104,7 +105,7 @@ class Failure:
         try:
             call()
         except Exception as error:
-            logger.exception("[%s] A tenant that can't be created leaves %s behind.", self.schema_name, what)
+            logger.exception("[%s] A tenant that can't be created leaves %s behind.", printable(self.schema_name), what)
             self.kept.append(f"{what}, as it can't be removed ({first_line(error)})")
         else:
             self.removed.append(what)
@@ -128,7 +129,7 @@ class Failure:
 
     @property
     def _quoted(self) -> str:
-        return shlex.quote(self.schema_name)
+        return shlex.quote(printable(self.schema_name))
 
     @property
     def _needs_autocommit(self) -> bool:

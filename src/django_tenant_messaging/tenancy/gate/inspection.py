@@ -17,6 +17,7 @@ from ..context import is_public_schema
 from ..database import TENANT_DATABASE
 from .failures import first_line, is_away
 from .requirements import requirements_of
+from .schemas import unusable_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -85,6 +86,8 @@ def inspect_schema(schema_name: str, kind: str) -> Readiness:
 
     Raises :class:`~django_tenant_messaging.exceptions.Unavailable` when the database doesn't answer.
     """
+    if reason := unusable_name(schema_name):
+        return _refused(schema_name, reason)
     try:
         requirements = requirements_of(kind)
     except LookupError as error:
@@ -108,7 +111,8 @@ def inspect_schemas(kinds: Mapping[str, str]) -> Iterator[Readiness]:
     """
     names = iter(kinds)
     while batch := list(islice(names, BATCH)):
-        found = _inspect_batch({name: kinds[name] for name in batch})
+        found = {name: _refused(name, reason) for name in batch if (reason := unusable_name(name))}
+        found |= _inspect_batch({name: kinds[name] for name in batch if name not in found})
         yield from (found[name] for name in batch)
 
 
@@ -237,6 +241,11 @@ def _failure(schema_name: str, error: DatabaseError) -> Readiness:
             connection.close()
         raise Unavailable(reason=f"The database did not answer: {first_line(error)}") from error
     return _unknowable(schema_name, error)
+
+
+def _refused(schema_name: str, reason: str) -> Readiness:
+    error = f"{reason}: give the tenant a schema of another name"
+    return Readiness(schema_name, SchemaState.ERROR, error=error, is_shared=is_public_schema(schema_name))
 
 
 def _unknowable(schema_name: str, error: Exception) -> Readiness:

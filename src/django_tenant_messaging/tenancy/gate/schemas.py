@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from django_tenants.postgresql_backend.base import is_valid_schema_name
 from django_tenants.utils import get_multi_type_database_field_name, get_tenant_model, has_multi_type_tenants
 
 from ..context import activated, is_public_schema, public_schema
@@ -11,6 +12,31 @@ from ..database import TENANT_DATABASE, serves_messages
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+
+LONGEST_NAME = 63
+"""Bytes after which PostgreSQL cuts a name short."""
+OTHERS_NAMES = {"$user": "the schema called like the connection's user", "information_schema": "a schema of its own"}
+"""What PostgreSQL takes for something else, in quotes too."""
+
+
+def unusable_name(schema_name: str) -> str:
+    """Say why no tenant can have a schema of this name, though its row may; empty for one that can be used.
+
+    A name that django-tenants refuses fails in every query. One that is cut short, or means something else, would be
+    served from a schema that isn't the tenant's; one that can't be printed would forge lines in logs.
+    """
+    size = len(schema_name.encode(errors="replace"))
+    if size > LONGEST_NAME:
+        return f"the schema's name has {size} bytes, and PostgreSQL cuts it short after {LONGEST_NAME}"
+    if meaning := OTHERS_NAMES.get(schema_name):
+        return f"the schema's name means {meaning} to PostgreSQL"
+    if not is_valid_schema_name(schema_name) or not schema_name.isprintable():
+        return (
+            "the schema's name is empty, begins with pg_, or holds a quote, a semicolon, a backslash or what can't be"
+            " printed"
+        )
+    return ""
 
 
 def schema_kinds(schema_names: Collection[str] | None = None) -> dict[str, str]:

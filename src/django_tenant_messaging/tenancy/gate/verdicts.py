@@ -14,7 +14,7 @@ from psycopg import errors
 
 from ...conf import messaging_settings
 from ...exceptions import TenantNotReady, Unavailable
-from ...types import Readiness, SchemaState
+from ...types import Readiness, SchemaState, printable
 from ..context import public_schema
 from ..database import TENANT_DATABASE
 from .failures import causes, first_line
@@ -175,9 +175,9 @@ class Verdicts:
             self._reminded[name] = now
             logger.critical(
                 "[%s] NOT READY, nothing is served from this schema: %s. Required action: %s",
-                name,
+                printable(name),
                 found.reason,
-                found.remedy,
+                printable(found.remedy),
                 extra=facts(found),
             )
 
