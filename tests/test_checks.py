@@ -250,6 +250,29 @@ def test_e006_users_of_some_tenant_types_only() -> None:
         assert found() == []
 
 
+def test_e006_users_whose_table_names_a_schema(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each tenant has the app, and all have the same table."""
+    monkeypatch.setattr(User._meta, "db_table", 'accounts"."people')
+    with override_settings(TENANT_APPS=django_settings.TENANT_APPS):
+        assert [identifier for identifier, *_ in found()] == ["E006"]
+        assert not may_use_tenant(User(username="anybody", is_active=True), "acme")
+
+
+@pytest.mark.parametrize("name", ["100%", "%s", "%(key)s", "a%%%b", 'a"b', 'a"."b"."c', '"a'])
+def test_e022_a_name_that_no_query_finds(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(User._meta.get_field("email"), "column", name)
+    ((identifier, message, hint),) = found()
+    assert identifier == "E022"
+    assert message.endswith(f"the user model names {name!r}.")
+    assert "write % as %%" in hint
+
+
+@pytest.mark.parametrize("name", ["100%%", 'a""b', '"a"', "a.b", "E-mail; --"])
+def test_a_name_that_queries_find_is_right(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(User._meta.get_field("email"), "column", name)
+    assert found() == []
+
+
 def test_tenant_types_are_checked_like_tenant_apps() -> None:
     types = {"main": {"APPS": ["django_tenant_messaging"]}, "firm": {"APPS": ["django.contrib.auth"]}}
     with override_settings(HAS_MULTI_TYPE_TENANTS=True, PUBLIC_SCHEMA_NAME="main", TENANT_TYPES=types):

@@ -22,7 +22,7 @@ RAW = {"db_table", "db_column", "column"}
 """Attributes of models and fields that hold a name as the host wrote it."""
 OTHER_COMPOSERS = {"quote_name", "quote_schema_name", "Identifier"}
 MIGRATIONS = "migrations/"
-"""There the names of models are composed as Django's schema editor does, by `quote = schema_editor.quote_name`."""
+"""There the names of models are composed as Django's schema editor does: by its `quote_name`, or that as `quote`."""
 ALLOWED = {
     ("tenancy/gate/inspection.py", "Identifier"): "psycopg composes the whole statement, which takes no parameters",
 }
@@ -77,7 +77,12 @@ class Source:
         return (outer | composed) - others
 
     def _is_call(self, node: ast.expr) -> bool:
-        return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in self._composers
+        match node:
+            case ast.Call(func=ast.Name(id=name)):
+                return name in self._composers
+            case ast.Call(func=ast.Attribute(attr="quote_name")):
+                return self.is_migration
+        return False
 
     def faults(self) -> Iterator[str]:
         """Say what is wrong, each with its line."""
@@ -101,7 +106,7 @@ class Source:
 
     def _faults_of(self, text: ast.JoinedStr, known: AbstractSet[str]) -> Iterator[str]:
         before = ""
-        for part in text.values:
+        for part, following in zip(text.values, [*text.values[1:], None], strict=True):
             if isinstance(part, ast.Constant):
                 before = str(part.value)
                 continue
@@ -109,6 +114,9 @@ class Source:
             is_composed = self._is_call(value) or (isinstance(value, ast.Name) and value.id in known)
             if not is_composed and _names_in(value):
                 yield f"{value.lineno}: {ast.unparse(value)} is put into SQL as it is"
+            if isinstance(following, ast.FormattedValue):
+                # A word such as CONCURRENTLY, or nothing, before the name.
+                continue
             if not is_composed and NAME_FOLLOWS.search(before):
                 yield f"{value.lineno}: {ast.unparse(value)} stands where a name does, and isn't known to be composed"
             if before.endswith('"'):
@@ -166,6 +174,7 @@ def test_no_name_gets_into_sql_but_composed(path: str) -> None:
         'table = table_of(model)\ntable = other\ncursor.execute(f"SELECT 1 FROM {table}")',
         'def look(table: str): cursor.execute(f"SELECT 1 FROM {table}")',
         'cursor.execute(f"SELECT {user.pk.column} FROM x")',
+        'cursor.execute(f"DROP INDEX {how}{name}")',
         'column = getattr(field, "column")',
         'T = table_of(model)\ndef look(T): cursor.execute(f"SELECT 1 FROM {T}")',
         "quoted = connection.ops.quote_name",
@@ -182,6 +191,7 @@ def test_a_new_place_is_found(text: str) -> None:
         'cursor.execute(f"SELECT 1 FROM {table_of(model)}")',
         'table, key = table_of(model), column_of(model, "pk")\ncursor.execute(f"SELECT {key} FROM {table}")',
         'def look(table: SQLName): cursor.execute(f"SELECT 1 FROM {table}")',
+        'cursor.execute(f"TRUNCATE {how}{table_of(model)}")',
         'cursor.execute(f"SELECT {number} FROM part_{number}")',
         'cursor.execute("SELECT 1 WHERE nspname = %s", [schema_name])',
         'logger.info("[%s] Removed from the room.", schema_name)',

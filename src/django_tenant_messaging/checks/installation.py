@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.contrib.auth import get_user_model
 from django.core.checks import CheckMessage, Error
 
 from ..conf import host_settings, messaging_settings
-from ..tenancy import app_is_shared, app_is_tenants, users_are_shared
+from ..tenancy import app_is_shared, app_is_tenants, unfindable_names, users_are_shared
 
 
 def check_installation(**_kwargs: Any) -> list[CheckMessage]:
     """Report an app that isn't the tenants' (E004) or is shared as well (E005), and shared users without a rule of
-    who belongs to which tenant (E006).
+    who belongs to which tenant (E006), and names of the user model that no query finds (E022).
     """
     found: list[CheckMessage] = []
     if not app_is_tenants():
@@ -40,6 +41,15 @@ def check_installation(**_kwargs: Any) -> list[CheckMessage]:
                 "The user model is in the shared schema and TENANT_MEMBERSHIP isn't set: nobody could use messaging.",
                 hint='Set TENANT_MESSAGING["TENANT_MEMBERSHIP"] to a callable (user, schema_name) -> bool or its path.',
                 id="tenant_messaging.E006",
+            )
+        )
+    if names := unfindable_names(get_user_model()):
+        found.append(
+            Error(
+                f"Django's own queries can't find what the user model names {', '.join(map(repr, names))}.",
+                hint='Rename the table or the column. Or write % as %% and " as "" in db_table and db_column, as Django'
+                " puts them into SQL as they are; with %% it has to be a table that no migration makes.",
+                id="tenant_messaging.E022",
             )
         )
     return found

@@ -24,7 +24,7 @@ from .gate import (
     schema_unready,
 )
 from .hosts import Tenant, handshake_request, origin_allowed, resolve_tenant, resolve_tenants
-from .identifiers import SQLName, as_sent, column_of, quoted, table_in, table_of
+from .identifiers import SQLName, as_sent, column_of, quoted, table_in, table_of, unfindable_names
 from .names import group_name
 from .sessions import Login, bind_session, has_login, login_belongs_here, login_of
 from .thread_connections import plan_mark, preparing_cursor
@@ -69,5 +69,6 @@ __all__ = [
     "sessions_are_shared",
     "table_in",
     "table_of",
+    "unfindable_names",
     "users_are_shared",
 ]

@@ -70,9 +70,12 @@ def _stored_names(name: str) -> tuple[str, ...]:
     return tuple(part.replace('""', '"') for part in found.groups() if part) if found else (name,)
 
 
-def is_usable_by_django(name: str) -> bool:
-    """Say whether Django's own queries find a ``db_table`` or ``db_column``: not with a single ``%`` or ``"``."""
-    return _quoted_by_django(name) is not None and "%" not in name.replace("%%", "")
+def unfindable_names(model: Any) -> list[str]:
+    """Return those names of a model's table and columns that Django's own queries don't find: a single ``%`` is a
+    placeholder to them, and a single ``"`` ends the name.
+    """
+    names = [model._meta.db_table, *(field.column for field in model._meta.concrete_fields)]
+    return [name for name in names if _quoted_by_django(name) is None or "%" in name.replace("%%", "")]
 
 
 def as_sent(statement: str) -> str:
