@@ -35,6 +35,14 @@ if TYPE_CHECKING:
     from tests.harness.tenants import Tenant
 
 APP = "django_tenant_messaging"
+PACKAGE = Path(django_tenant_messaging.__file__).parent
+FACES = {"admin", "health_urls", "middleware", "realtime", "urls", "web"}
+OF_THOSE_WHO_RUN_THE_SITE = {"apps", "checks", "management", "metrics"}
+"""They know of no user."""
+BELOW_THE_FACES = {
+    *("actions", "conf", "events", "exceptions", "limits", "migrations", "models"),
+    *("payloads", "permissions", "selectors", "signals", "tenancy", "types"),
+}
 SECRET = "a secret of this tenant"
 LOGIN = "/accounts/login/"
 
@@ -57,6 +65,7 @@ DECIDING = {identify, identify_together, standing_lost, lost_rights}
 NOT_DECIDING = {
     handshake.find_tenants,
     handshake.may_identify_together,
+    handshake.session_key_of,
     handshake.live_sessions,
     handshake.choose_protocol,
     rights.may_look_together,
@@ -103,18 +112,21 @@ def test_every_step_of_a_handshake_is_listed() -> None:
     assert steps == DECIDING | NOT_DECIDING
 
 
+def test_every_module_is_a_face_or_none() -> None:
+    found = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert found - {"__init__"} == FACES | OF_THOSE_WHO_RUN_THE_SITE | BELOW_THE_FACES
+
+
 def test_no_face_has_a_rule_of_its_own() -> None:
     """What the rule is made of is asked by the rule alone; `actions` and `selectors` ask it of other people."""
-    package = Path(django_tenant_messaging.__file__).parent
     parts = re.compile(r"\b(may_use_tenant|belongs_to_tenant|login_belongs_here|TENANT_MEMBERSHIP)\b")
-    for face in ("web", "realtime", "admin", "middleware.py", "metrics.py", "apps.py"):
-        place = package / face
-        files = [place] if place.is_file() else list(place.rglob("*.py"))
+    for face in FACES:
+        files = [*PACKAGE.glob(f"{face}.py"), *(PACKAGE / face).rglob("*.py")]
         assert files
         asking = {file.name for file in files if parts.search(file.read_text())}
         # That one only asks whether there is a hook at all.
         assert asking <= {"handshake.py"}, asking
-    assert parts.findall((package / "realtime/handshake.py").read_text()) == ["TENANT_MEMBERSHIP"]
+    assert parts.findall((PACKAGE / "realtime/handshake.py").read_text()) == ["TENANT_MEMBERSHIP"]
 
 
 # Trying them
@@ -325,6 +337,16 @@ def test_the_query_of_membership_is_asked_once_for_a_page_of_the_admin(
     settings.TENANT_MESSAGING = {"TENANT_MEMBERSHIP": is_member}
     assert client.get("/admin/").status_code == 200
     is_member.assert_called_once()
+
+
+def test_what_is_known_of_a_request_is_known_of_one_schema(twins: tuple[Tenant, Tenant]) -> None:
+    """A host's own code may look into several tenants in one request."""
+    acme, globex = twins
+    request: Any = RequestFactory().get("/")
+    request.user, request.session = acme.users["root"], acme.client(acme.users["root"]).session
+    for tenant, is_let_in in ((acme, True), (globex, False), (acme, True)):
+        with tenant.activated():
+            assert model_admins()["message"].has_view_permission(request) is is_let_in
 
 
 # Forms from elsewhere

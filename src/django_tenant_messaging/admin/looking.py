@@ -9,6 +9,7 @@ from django.core.exceptions import FieldDoesNotExist
 
 from ..permissions import may_view, why_request_refused
 from ..selectors import username_field
+from ..tenancy import current_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -16,19 +17,23 @@ if TYPE_CHECKING:
     from django.db.models import Model
     from django.http import HttpRequest
 
+    from ..permissions import Refusal
+
     ModelAdmin = admin.ModelAdmin[Any]
 else:
     ModelAdmin = admin.ModelAdmin
 
-REFUSAL = "_tenant_messaging_refusal"
-"""The attribute of a request that holds why it isn't let in: the admin asks again for each model that it names."""
+REFUSALS = "_tenant_messaging_refusals"
+"""The attribute of a request that holds why it isn't let in, by schema: the admin asks for each model that it names."""
 
 
 def is_let_in(request: HttpRequest) -> bool:
     """Say whether a request may see anything of the tenant's messages; what its user may see is asked besides."""
-    if REFUSAL not in request.__dict__:
-        setattr(request, REFUSAL, why_request_refused(request))
-    return getattr(request, REFUSAL) is None
+    known: dict[str, Refusal | None] = request.__dict__.setdefault(REFUSALS, {})
+    schema_name = current_schema()
+    if schema_name not in known:
+        known[schema_name] = why_request_refused(request)
+    return known[schema_name] is None
 
 
 class LookOnlyAdmin(ModelAdmin):
