@@ -362,6 +362,40 @@ class Flood:
         return figures
 
 
+class Everyday:
+    """G: what a message costs at a rate at which hardly two of them meet, as on most sites at most times."""
+
+    name = "G"
+    rate = 100
+    familiar = 8
+    """Messages of each tenant before the cost is measured."""
+
+    def title(self, size: Size) -> str:
+        """What it shows."""
+        return f"an everyday message: {self.rate} messages/s over {size.rooms} rooms of two, in one tenant and in as many"
+
+    def wants(self, contender: Contender) -> bool:
+        """All but those that differ only where much is sent."""
+        return contender.name != "ours-2"
+
+    def run(self, contender: Contender, services: Services, size: Size) -> Figures:
+        """Measure all rooms in one tenant, then each in a tenant of its own."""
+        one = Tenant(2 * size.rooms, tuple((2 * room, 2 * room + 1) for room in range(size.rooms)))
+        pair = Tenant(2, ((0, 1),))
+        return {
+            "one": self._measured(contender, services, size, Plan((one,))),
+            "spread": self._measured(contender, services, size, Plan((pair,) * size.rooms)),
+        }
+
+    def _measured(self, contender: Contender, services: Services, size: Size, plan: Plan) -> Figures:
+        with staged(contender, services, plan) as stage:
+            rooms = [room for ids in stage.server.rooms for room in ids]
+            senders = tuple((2 * place, room) for place, room in enumerate(rooms))
+            stage.measure(Open(senders, self.rate, max(size.warm_up, self.familiar * len(plan.tenants) / self.rate)))
+            load = Open(senders, self.rate, size.load)
+            return stage.typical(load, lambda outcome: outcome.latencies.get("p50", 0.0), rounds=size.rounds).figures()
+
+
 def _slowdown(figures: Figures) -> float:
     """How much longer a flood made the others wait, where it was most."""
     before, meanwhile = figures["before"], figures["meanwhile"]
@@ -383,4 +417,12 @@ def _middle(rounds: list[Figures], by: Callable[[Figures], float]) -> Figures:
     return sorted(rounds, key=by)[(len(rounds) - 1) // 2]
 
 
-SCENARIOS: tuple[Scenario, ...] = (LargeRoom(), SmallRooms(), BurstOfMessages(), IdleSockets(), Flatness(), Flood())
+SCENARIOS: tuple[Scenario, ...] = (
+    LargeRoom(),
+    SmallRooms(),
+    BurstOfMessages(),
+    IdleSockets(),
+    Flatness(),
+    Flood(),
+    Everyday(),
+)

@@ -153,6 +153,23 @@ def _flood(rows: Mapping[str, Any]) -> str:
     return "\n".join([table((*head, *REMARKS), lines), *counts])
 
 
+def _everyday(rows: Mapping[str, Any]) -> str:
+    head = ("", "in", "p50 ms", "p95", "p99", "CPU us/message: all", "server", "PostgreSQL", "Redis")
+    lines = [
+        (
+            name if where == "one" else "",
+            {"one": "one tenant", "spread": "as many as rooms"}[where],
+            *(f"{figures[where]['latencies'].get(which, 0):.1f}" for which in ("p50", "p95", "p99")),
+            f"{sum(figures[where]['cpu_us_per_message'].values()):,.0f}",
+            *(f"{figures[where]['cpu_us_per_message'][group]:,.0f}" for group in GROUPS),
+            *_remarks(figures[where]),
+        )
+        for name, figures in rows.items()
+        for where in ("one", "spread")
+    ]
+    return table((*head, *REMARKS), lines)
+
+
 GROUPS = ("server", "postgresql", "redis")
 REMARKS = ("remarks",)
 TABLES: dict[str, tuple[Callable[[Mapping[str, Any]], str], ...]] = {
@@ -162,6 +179,7 @@ TABLES: dict[str, tuple[Callable[[Mapping[str, Any]], str], ...]] = {
     "D": (_idle,),
     "E": (_tenants, _stored),
     "F": (_flood,),
+    "G": (_everyday,),
 }
 
 

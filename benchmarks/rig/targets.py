@@ -32,7 +32,7 @@ class Target:
 def targets(results: Results) -> list[Target]:
     """All targets for which there are figures: scenarios by letter, in them contenders by name."""
     found: list[Target] = []
-    for judge in (_large_room, _small_rooms, _burst, _idle, _flat, _flood, _flawless):
+    for judge in (_large_room, _small_rooms, _burst, _idle, _flat, _flood, _everyday, _flawless):
         found += judge({name: _measured(rows) for name, rows in results.items()})
     return found
 
@@ -150,6 +150,21 @@ def _flood(results: Results) -> Iterator[Target]:
         ratio = ours["meanwhile"][whose]["latencies"]["p50"] / before["latencies"]["p50"]
         what = f"F: median time to delivery in {THEIR[whose]} during a flood, to that before"
         yield _at_most(what, ratio, STAYS_RATIO, "x")
+
+
+def _everyday(results: Results) -> Iterator[Target]:
+    rows = results.get("G", {})
+    ours = rows.get("ours")
+    if ours is None:
+        return
+    for where, words in (("one", "in one tenant"), ("spread", "in as many tenants as rooms")):
+        for what, figure in (
+            ("median time to delivery", lambda figures: figures["latencies"]["p50"]),
+            ("all CPU a message", lambda figures: sum(figures["cpu_us_per_message"].values())),
+        ):
+            if hand_written := _hand_written(rows, lambda figures, where=where, figure=figure: figure(figures[where])):
+                ratio = figure(ours[where]) / min(hand_written)
+                yield _at_most(f"G: {what} {words}, to the best hand-written consumer", ratio, 1, "x")
 
 
 def _flawless(results: Results) -> Iterator[Target]:
