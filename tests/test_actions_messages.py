@@ -225,20 +225,27 @@ def test_rolled_back_send_announces_nothing(world: World, events: list[Any], tol
 
 
 def test_refused_repeat_leaves_the_hosts_transaction_alive(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from django_tenant_messaging.actions import sending
+    from django_tenant_messaging.actions.sending import single
 
     client_id = uuid4()
     first = actions.send_message(world.alice, room_id=TEAM, content="hello", client_id=client_id)
     # A statement that doesn't see the first message yet, as when both run at once.
-    seeing = sending._statement(sending.WAIT_FOR_LOCKED)
-    blind = seeing.replace("m.client_id = given.client_id", "m.client_id = given.client_id AND false")
-    assert blind != seeing
-    statements = iter([blind, seeing])
-    monkeypatch.setattr(sending, "_statement", lambda _locked: next(statements))
+    statement, seen = single._statement, []
+
+    def blind_at_first(shape: Any) -> str:
+        seen.append(statement(shape))
+        if len(seen) > 1:
+            return seen[-1]
+        blind = seen[0].replace("client_id = %(client_id)s::uuid)", "client_id = %(client_id)s::uuid AND false)")
+        assert blind != seen[0]
+        return blind
+
+    monkeypatch.setattr(single, "_statement", blind_at_first)
     with transaction.atomic():
         again = actions.send_message(world.alice, room_id=TEAM, content="hello", client_id=client_id)
         assert Message.objects.count() == 1
     assert again == SentMessage(first.message, duplicate=True)
+    assert len(seen) == 2
 
 
 # Many at once

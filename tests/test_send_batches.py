@@ -17,7 +17,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from django_tenant_messaging import actions, signals
-from django_tenant_messaging.actions import Draft, send_messages, send_messages_where_free, sending
+from django_tenant_messaging.actions import Draft, send_messages, send_messages_where_free
+from django_tenant_messaging.actions.sending import writing as sending
 from django_tenant_messaging.exceptions import Conflict, Invalid, MessagingError, NotFound
 from django_tenant_messaging.models import ChatRoom, Membership, Mention, Message, Notification, RoomCounter
 from django_tenant_messaging.selectors import message_by_id

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from django_tenant_messaging import actions
-from django_tenant_messaging.actions import sending
+from django_tenant_messaging.actions.sending import writing as sending
 from django_tenant_messaging.tenancy import close_executor
 from tests.sending.senders import Hold, Sender
 

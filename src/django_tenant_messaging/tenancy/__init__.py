@@ -27,7 +27,7 @@ from .hosts import Tenant, handshake_request, origin_allowed, resolve_tenant, re
 from .identifiers import SQLName, as_sent, column_of, quoted, table_in, table_of, unfindable_names
 from .names import group_name
 from .sessions import Login, bind_session, has_login, login_belongs_here, login_of
-from .thread_connections import plan_mark, preparing_cursor
+from .thread_connections import execute_prepared, plan_mark, preparing_cursor
 
 __all__ = [
     "TENANT_DATABASE",
@@ -44,6 +44,7 @@ __all__ = [
     "connect_creation",
     "current_schema",
     "database_address",
+    "execute_prepared",
     "forget_readiness",
     "group_name",
     "handshake_request",

@@ -13,7 +13,8 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from django.db import InterfaceError, OperationalError, ProgrammingError
+from django.db import InterfaceError, InternalError, OperationalError, ProgrammingError
+from psycopg.errors import IdleInTransactionSessionTimeout
 
 from ..conf import messaging_settings
 from ..exceptions import TenantNotReady, Unavailable
@@ -97,6 +98,14 @@ def _run(kept: ThreadConnections, schema_name: str, work: Callable[[], R]) -> R:
             raise
         raise TenantNotReady(found) from error
     except (OperationalError, InterfaceError) as error:
-        raise Unavailable("The database did not answer; try again.") from error
+        raise _unavailable() from error
+    except InternalError as error:
+        if not isinstance(error.__cause__, IdleInTransactionSessionTimeout):
+            raise
+        raise _unavailable() from error
     finally:
         kept.tidy()
+
+
+def _unavailable() -> Unavailable:
+    return Unavailable("The database did not answer; try again.")

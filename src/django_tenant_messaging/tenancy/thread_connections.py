@@ -22,16 +22,18 @@ from django.dispatch import receiver
 from ..conf import messaging_settings
 from .context import current_schema
 from .database import TENANT_DATABASE
+from .worker_connections import run_prepared, worker_wrapper
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 IDLE_CHECK_AFTER = 1.0
 """Seconds of idleness after which a connection is probed before it is used again."""
 PREPARE_THRESHOLD = 5
 """Executions of a statement before its connection prepares it: psycopg's default, which Django turns off."""
 PREPARED_MAX = 20
-"""Most statements that a connection has prepared. The one that writes messages takes 0.7 MB of PostgreSQL's memory."""
+"""Most statements that psycopg has prepared on a connection. The one that writes several messages takes 0.7 MB of
+PostgreSQL's memory."""
 RANDOM_PAGE_COST = "1"
 """As much as the next page: what a chat touches is in memory. With PostgreSQL's default of 4, made for turning disks,
 it reads all of a table of some pages rather than its index, for each row that is written."""
@@ -102,6 +104,26 @@ def preparing_cursor() -> Iterator[Any]:
         raw.cursor_factory, raw.prepare_threshold = usual
 
 
+def execute_prepared(text: str, values: Mapping[str, Any]) -> str | None:
+    """Run a statement that every tenant often repeats and that returns one text, and return the text.
+
+    The parameters stand in the statement by name, each with its type, and the names of tables are qualified: see
+    :class:`.prepared.PreparedStatements`. Returns ``None``, having done nothing, in a transaction, outside of a worker
+    thread, where the host prepares nothing, and where somebody listens to what the connection executes: there a cursor
+    of Django's has to run the statement.
+    """
+    connection: Any = connections[TENANT_DATABASE]
+    if (
+        connection is not getattr(_thread, "own", None)
+        or connection.in_atomic_block
+        or connection.queries_logged
+        or connection.execute_wrappers
+        or connection.settings_dict["OPTIONS"].get("prepare_threshold", PREPARE_THRESHOLD) is None
+    ):
+        return None
+    return run_prepared(connection, text, values)
+
+
 def plan_mark(rows: int) -> str:
     """Return an SQL comment that gives a text, about to write so many rows, another plan when it needs one.
 
@@ -122,7 +144,8 @@ def _like(hosts: Any) -> Any:
     nobody is there any more.
     """
     options = KEEPALIVE | {name: value for name, value in hosts.settings_dict["OPTIONS"].items() if name != "pool"}
-    return type(hosts)({**hosts.settings_dict, "OPTIONS": options, "CONN_MAX_AGE": None}, TENANT_DATABASE)
+    wrapper = worker_wrapper(type(hosts))
+    return wrapper({**hosts.settings_dict, "OPTIONS": options, "CONN_MAX_AGE": None}, TENANT_DATABASE)
 
 
 @receiver(connection_created)
@@ -136,6 +159,9 @@ def _bound(connection: Any, **_kwargs: Any) -> None:
         connection.connection.prepared_max = PREPARED_MAX
         settings = [(name, f"{int(seconds * 1000)}ms") for name, seconds in _timeouts()]
         settings.append(("random_page_cost", RANDOM_PAGE_COST))
+        if not connection.settings_dict["OPTIONS"].get("server_side_binding"):
+            # Of what has parameters for the database, all is ours, and is planned without regard to their values.
+            settings.append(("plan_cache_mode", "force_generic_plan"))
         calls = ", ".join(["set_config(%s, %s, false)"] * len(settings))
         connection.connection.execute(f"SELECT {calls}", [value for setting in settings for value in setting])
 

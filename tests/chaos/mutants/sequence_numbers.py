@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import connection
 
-from django_tenant_messaging.actions import sending
+from django_tenant_messaging.actions.sending import batch, single
+from django_tenant_messaging.actions.sending import writing as sending
 from django_tenant_messaging.models.rooms import RoomCounterManager
 from django_tenant_messaging.tenancy import current_schema
 from tests.chaos.mutants.patching import replace, rewritten
@@ -20,11 +21,11 @@ _made: set[tuple[str, int]] = set()
 
 def apply() -> None:
     """Take numbers from sequences; the counters follow after the commit, for those who read heads."""
-    statement = sending._statement
+    batch_statement, single_statement = batch.statement, single._statement
 
-    def mutated_statement(locked: Any) -> str:
+    def mutated_batch(locked: Any) -> str:
         return rewritten(
-            statement(locked),
+            batch_statement(locked),
             (
                 r"ORDER BY room_id FOR UPDATE OF counter \S* ?\S* ?FOR KEY SHARE OF room[^)]*",
                 "ORDER BY room_id\n",
@@ -36,7 +37,16 @@ def apply() -> None:
             ),
         )
 
-    replace(sending, "_statement", mutated_statement)
+    def mutated_single(shape: Any) -> str:
+        return rewritten(
+            single_statement(shape),
+            (r"FOR UPDATE OF counter \S* ?\S* ?FOR KEY SHARE OF room[^)]*", ""),
+            (r"UPDATE \S+ SET last_seq.*?RETURNING last_seq AS seq", "SELECT 1 FROM free"),
+            (r"seq, seq,", "nextval('chaos_room_' || %(room)s::bigint), currval('chaos_room_' || %(room)s::bigint),"),
+        )
+
+    replace(batch, "statement", mutated_batch)
+    replace(single, "_statement", mutated_single)
     execute = sending._execute
 
     def mutated_execute(rows: Sequence[Any], locked: Any) -> Any:

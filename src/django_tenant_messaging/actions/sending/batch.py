@@ -28,149 +28,23 @@ just using.
 
 from __future__ import annotations
 
-import json
-from contextlib import nullcontext, suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from django.contrib.auth import get_user_model
-from django.db import DataError, IntegrityError, OperationalError, connections, transaction
+from django.db import connections
 
-from ..models import ChatRoom, Membership, Mention, Message, Notification, RoomCounter
-from ..tenancy import TENANT_DATABASE, column_of, plan_mark, preparing_cursor, table_of
+from ...models import ChatRoom, Membership, Mention, Message, Notification, RoomCounter
+from ...tenancy import TENANT_DATABASE, column_of, table_of
+from .rows import PASS_OVER_LOCKED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from datetime import datetime
-    from uuid import UUID
-
-ATTEMPTS = 2
-PREPARED_FROM = 8
-"""Messages from which on a statement is prepared: a tenant that has so many at once will soon have them again. For one
-message of many tenants the plan would never be used again, and cost more than it saves."""
-DEADLOCK = "40P01"
-"""What PostgreSQL calls it."""
-
-
-class Row(NamedTuple):
-    """A message about to be written. ``mentioned`` holds user keys."""
-
-    room_id: int
-    sender: Any
-    client_id: UUID
-    content: str
-    reply_to: int | None
-    mentioned: Sequence[Any]
-    direct_text: str
-    mention_text: str
-
-
-class Outcome(NamedTuple):
-    """What the statement found and wrote. ``is_busy`` says that it passed over a locked row; nothing was written."""
-
-    is_member: bool
-    is_busy: bool
-    earlier_id: int | None
-    reply_seq: int | None
-    room_kind: str | None
-    message_id: int | None
-    seq: int | None
-    timestamp: datetime | None
-    receiver: Any
-    receiver_name: str | None
-    told: list[tuple[int, str]]
-    """Id and user of each notification."""
-
-
-def write_messages(rows: Sequence[Row], *, locked: LockedRows) -> list[Outcome | Exception]:
-    """Write messages with their mentions and notifications, or find out why not; the outcomes are in their order.
-
-    No two may have the same sender and client id. When the database refuses the statement, each message is tried by
-    itself, and only those that it refuses alone have the database's error as their outcome.
-    """
-    try:
-        return list(_execute(rows, locked))
-    except (IntegrityError, DataError):
-        pass
-    except OperationalError as error:
-        if not _is_deadlock(error):
-            raise
-    return list(_write_one_by_one(rows, locked))
-
-
-def _write_one_by_one(rows: Sequence[Row], locked: LockedRows) -> Iterator[Outcome | Exception]:
-    passed_over: dict[tuple[int, Any], Outcome] = {}
-    for row in rows:
-        place = row.room_id, row.sender
-        # Nobody's message overtakes an earlier one of theirs in the same room.
-        outcome = passed_over[place] if place in passed_over else _write_alone(row, locked)
-        if isinstance(outcome, Outcome) and outcome.is_busy:
-            passed_over[place] = outcome
-        yield outcome
-
-
-def _write_alone(row: Row, locked: LockedRows) -> Outcome | Exception:
-    for _ in range(ATTEMPTS - 1):
-        # Whoever was first with the client id is found the next time.
-        with suppress(IntegrityError):
-            return _execute([row], locked)[0]
-    try:
-        return _execute([row], locked)[0]
-    except (IntegrityError, DataError) as error:
-        return error
-
-
-def _is_deadlock(error: OperationalError) -> bool:
-    """Say whether two statements waited for each other: at the keys of two client ids, each used in both."""
-    return getattr(error.__cause__, "sqlstate", None) == DEADLOCK
-
-
-class LockedRows:
-    """What to do about rows that somebody else has locked: the end of a ``SELECT ... FOR``."""
-
-    def __init__(self, clause: str) -> None:
-        self.clause = clause
-
-
-WAIT_FOR_LOCKED = LockedRows("")
-"""Wait for them. For messages of a single room."""
-PASS_OVER_LOCKED = LockedRows("SKIP LOCKED")
-"""Pass over them."""
-
-
-def _execute(rows: Sequence[Row], locked: LockedRows) -> list[Outcome]:
-    connection = connections[TENANT_DATABASE]
-    # In the host's transaction a failed statement must not take the rest along.
-    scope = transaction.atomic(using=TENANT_DATABASE) if connection.in_atomic_block else nullcontext()
-    mentions = [(number, key) for number, row in enumerate(rows, 1) for key in row.mentioned]
-    is_busy = len(rows) >= PREPARED_FROM
-    statement = _statement(locked)
-    if is_busy:
-        statement += plan_mark(len(rows))
-    with scope, preparing_cursor() if is_busy else connection.cursor() as cursor:
-        cursor.execute(
-            statement,
-            {
-                "rooms": [row.room_id for row in rows],
-                "senders": [row.sender for row in rows],
-                "client_ids": [row.client_id for row in rows],
-                "contents": [row.content for row in rows],
-                "replies": [row.reply_to for row in rows],
-                "direct_texts": [row.direct_text for row in rows],
-                "mention_texts": [row.mention_text for row in rows],
-                "mention_numbers": [number for number, _key in mentions],
-                "mention_users": [key for _number, key in mentions],
-            },
-        )
-        return [_outcome(row) for row in cursor.fetchall()]
-
-
-def _outcome(row: Sequence[Any]) -> Outcome:
-    return Outcome._make([*row[:-1], [tuple(pair) for pair in json.loads(row[-1])]])
+    from .rows import LockedRows
 
 
 @lru_cache(maxsize=2)
-def _statement(locked: LockedRows) -> str:
+def statement(locked: LockedRows) -> str:
+    """Return the statement for several messages."""
     user = get_user_model()
     key_type = user._meta.pk.rel_db_type(connections[TENANT_DATABASE])
     users, key, username = table_of(user), column_of(user, "pk"), column_of(user, user.USERNAME_FIELD)
