@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
-from django.db import connection, transaction
+from django.db import DataError, connection, transaction
 
 from django_tenant_messaging import actions
 from django_tenant_messaging.actions import Draft
@@ -125,28 +125,19 @@ def test_a_trigger_of_the_hosts_finds_its_own_tenants_tables(tenants: tuple[Tena
                 cursor.execute("DROP TABLE audit; DROP FUNCTION audit CASCADE")
 
 
-@pytest.mark.parametrize("ends_by", ["rollback", "savepoint", "error"])
+@pytest.mark.parametrize("ends_by", ["rollback", "savepoint"])
 def test_the_path_that_a_rollback_takes_back_is_set_again(tenants: tuple[Tenant, Tenant], ends_by: str) -> None:
     acme, globex = tenants
     for tenant in (*tenants, *tenants):
         send(tenant, "before")
 
     def take_back() -> None:
-        class Unwanted(Exception):
-            pass
-
-        try:
-            with transaction.atomic():
+        with suppress(DataError), transaction.atomic():
+            if ends_by == "rollback":
                 Message.objects.count()
-                if ends_by == "savepoint":
-                    with transaction.atomic():
-                        Message.objects.count()
-                        raise Unwanted
-                if ends_by == "error":
-                    rows("SELECT 1 / 0")
-                raise Unwanted
-        except Exception:  # noqa: BLE001, S110 - all that it raises is wanted
-            pass
+            with transaction.atomic() if ends_by == "savepoint" else nullcontext():
+                Message.objects.count()
+                rows("SELECT 1 / 0")
 
     in_tenant("acme", take_back)
     send(acme, "after")
@@ -270,7 +261,9 @@ def test_a_refused_message_leaves_the_connection_as_it_was(
     statement = single._statement
 
     def blind(shape: Any) -> str:
-        text = statement(shape).replace("client_id = %(client_id)s::uuid)", "client_id = %(client_id)s::uuid AND false)")
+        text = statement(shape).replace(
+            "client_id = %(client_id)s::uuid)", "client_id = %(client_id)s::uuid AND false)"
+        )
         assert text != statement(shape)
         return text
 
@@ -310,7 +303,7 @@ def test_another_connection_prepares_anew(acme: Tenant) -> None:
 def test_nobody_writes_where_they_are_no_member(tenants: tuple[Tenant, Tenant]) -> None:
     """By a statement that is prepared, with ids that are right in the other tenant."""
     acme, globex = tenants
-    stranger = [tenant.create_user("dave") for tenant in tenants][0]
+    stranger, _namesake = (tenant.create_user("dave") for tenant in tenants)
     with globex.activated():
         actions.add_members(globex.users["alice"], room_id=1, users=[globex.users["dave"]])
     for number in range(3):

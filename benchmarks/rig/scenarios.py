@@ -372,7 +372,9 @@ class Everyday:
 
     def title(self, size: Size) -> str:
         """What it shows."""
-        return f"an everyday message: {self.rate} messages/s over {size.rooms} rooms of two, in one tenant and in as many"
+        return (
+            f"an everyday message: {self.rate} messages/s over {size.rooms} rooms of two, in one tenant and in as many"
+        )
 
     def wants(self, contender: Contender) -> bool:
         """All but those that differ only where much is sent."""

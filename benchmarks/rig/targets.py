@@ -158,13 +158,18 @@ def _everyday(results: Results) -> Iterator[Target]:
     if ours is None:
         return
     for where, words in (("one", "in one tenant"), ("spread", "in as many tenants as rooms")):
-        for what, figure in (
-            ("median time to delivery", lambda figures: figures["latencies"]["p50"]),
-            ("all CPU a message", lambda figures: sum(figures["cpu_us_per_message"].values())),
-        ):
-            if hand_written := _hand_written(rows, lambda figures, where=where, figure=figure: figure(figures[where])):
+        for what, figure in (("median time to delivery", _median), ("all CPU a message", _all_cpu)):
+            if hand_written := _hand_written({name: found[where] for name, found in rows.items()}, figure):
                 ratio = figure(ours[where]) / min(hand_written)
                 yield _at_most(f"G: {what} {words}, to the best hand-written consumer", ratio, 1, "x")
+
+
+def _median(figures: Any) -> float:
+    return float(figures["latencies"]["p50"])
+
+
+def _all_cpu(figures: Any) -> float:
+    return float(sum(figures["cpu_us_per_message"].values()))
 
 
 def _flawless(results: Results) -> Iterator[Target]:

@@ -190,8 +190,8 @@ class MessagingSettings:
     """Most calls of one tenant that wait for a thread in a process, and most connections that wait for the next of the
     calls that they share; more are refused as ``unavailable``."""
     PREPARED_STATEMENTS = Setting(50, at_least(0))
-    """Most statements that the connection of each of these threads keeps planned, one or two for each tenant in use. Each
-    takes about 0.3 MB of PostgreSQL's memory; without a plan a message takes three times as long there. 0 prepares
+    """Most statements that the connection of each of these threads keeps planned, one or two for each tenant in use.
+    Each takes about 0.3 MB of PostgreSQL's memory; without a plan a message takes three times as long there. 0 keeps
     none."""
     STATEMENT_TIMEOUT: Setting[float | None] = Setting(15.0, or_none(seconds(0.1)))
     """Seconds after which PostgreSQL ends a statement of the WebSocket's work, which is refused as ``unavailable``

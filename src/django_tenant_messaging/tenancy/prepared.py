@@ -1,8 +1,8 @@
 """Statements that a worker thread's connection keeps prepared for each tenant, so that PostgreSQL plans them once.
 
-PostgreSQL keeps a plan as long as the search path is the one for which the plan was made. So a connection keeps the path
-of the tenant that it served last, and sets another tenant's in the same round trip as the statement. libpq itself runs
-the statements: a driver's cursor takes as long for one of them as PostgreSQL does.
+PostgreSQL keeps a plan as long as the search path is the one for which the plan was made. So a connection keeps the
+path of the tenant that it served last, and sets another tenant's in the same round trip as the statement. libpq itself
+runs the statements: a driver's cursor takes as long for one of them as PostgreSQL does.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class PreparedStatements:
         return results
 
     def _wait(self) -> None:
-        """Wait for the next result. Other threads can run meanwhile, which they can't while libpq waits for one itself."""
+        """Wait for the next result, letting other threads run: they can't while libpq waits for a result itself."""
         waiting = poll()
         while self.connection.is_busy():
             unsent = self.connection.flush()

@@ -114,7 +114,7 @@ def execute_prepared(text: str, values: Mapping[str, Any]) -> str | None:
     """
     connection: Any = connections[TENANT_DATABASE]
     if (
-        connection is not getattr(_thread, "own", None)
+        not _is_own(connection)
         or connection.in_atomic_block
         or connection.queries_logged
         or connection.execute_wrappers
@@ -144,7 +144,8 @@ def _like(hosts: Any) -> Any:
     nobody is there any more.
     """
     options = KEEPALIVE | {name: value for name, value in hosts.settings_dict["OPTIONS"].items() if name != "pool"}
-    wrapper = worker_wrapper(type(hosts))
+    wrapper: Any = type(hosts)
+    wrapper = worker_wrapper(wrapper)
     return wrapper({**hosts.settings_dict, "OPTIONS": options, "CONN_MAX_AGE": None}, TENANT_DATABASE)
 
 
@@ -164,6 +165,10 @@ def _bound(connection: Any, **_kwargs: Any) -> None:
             settings.append(("plan_cache_mode", "force_generic_plan"))
         calls = ", ".join(["set_config(%s, %s, false)"] * len(settings))
         connection.connection.execute(f"SELECT {calls}", [value for setting in settings for value in setting])
+
+
+def _is_own(connection: object) -> bool:
+    return connection is getattr(_thread, "own", None)
 
 
 def _timeouts() -> Iterator[tuple[str, float]]:

@@ -1,7 +1,7 @@
 """A worker thread's connection to the database: the host's own kind, which knows what its search path is.
 
-django-tenants sets the path before each statement. On a connection that nobody else uses, it only has to be set when the
-tenant changes.
+django-tenants sets the path before each statement. On a connection that nobody else uses, it only has to be set when
+the tenant changes.
 """
 
 from __future__ import annotations

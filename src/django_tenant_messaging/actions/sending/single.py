@@ -3,8 +3,8 @@
 It does what :mod:`.batch` does for several, in the same order of locks, with values in place of arrays, and without
 the parts for an answer or for mentions where there are none. So its plan is small enough to be kept for each tenant:
 planning the statement for several takes PostgreSQL four times as long as carrying it out. Each table is looked up by
-the key of a unique index, and nothing is joined but a room with its counter; so a plan that was made for small tables is
-right for large ones.
+the key of a unique index, and nothing is joined but a room with its counter; so a plan that was made for small tables
+is right for large ones.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def execute(row: Row, locked: LockedRows) -> Outcome:
 def _outcome(found: list[Any]) -> Outcome:
     *rest, microseconds, receiver, receiver_name, told = found
     moment = None if microseconds is None else _local(EPOCH + timedelta(microseconds=microseconds))
-    return Outcome(*rest, moment, receiver, receiver_name, [tuple(pair) for pair in told])
+    return Outcome._make([*rest, moment, receiver, receiver_name, [tuple(pair) for pair in told]])
 
 
 def _local(moment: datetime) -> datetime:
@@ -93,7 +93,8 @@ def _statement(shape: _Shape) -> str:
         return part if shape.has_mentions else ""
 
     reply_seq = for_answer(
-        f"(SELECT seq FROM {message} WHERE id = %(reply_to)s::bigint AND room_id + 0 = %(room)s::bigint)", "NULL::bigint"
+        f"(SELECT seq FROM {message} WHERE id = %(reply_to)s::bigint AND room_id + 0 = %(room)s::bigint)",
+        "NULL::bigint",
     )
     answered = for_answer(f""", answered AS MATERIALIZED (
     SELECT id FROM {message} WHERE id = %(reply_to)s::bigint AND (SELECT reply_seq FROM draft) IS NOT NULL
