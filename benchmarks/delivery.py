@@ -20,8 +20,8 @@ import dataclasses
 import json
 import os
 import platform
+import shutil
 import sys
-import tempfile
 import time
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -38,7 +38,7 @@ from benchmarks.rig.progress import tell  # noqa: E402
 from benchmarks.rig.scenarios import FULL, QUICK, SCENARIOS, Scenario, Size  # noqa: E402
 from benchmarks.rig.tables import scenario_tables, target_table  # noqa: E402
 from benchmarks.rig.targets import Target, targets  # noqa: E402
-from example.services import EmbeddedPostgres, ServiceError  # noqa: E402
+from example.services import EmbeddedPostgres, ServiceError, temporary_folder  # noqa: E402
 from replay.conductor import raise_file_limit  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results/delivery.json"
@@ -79,8 +79,11 @@ def main(arguments: list[str]) -> int:
         options.size = dataclasses.replace(options.size, many_sockets=0)
         tell("The limit of open files is too low to hold many sockets: that part is left out.")
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        results = measure(options.scenarios, options.contenders, options.size, Path(folder))
+    folder = temporary_folder("messaging_bench_")
+    try:
+        results = measure(options.scenarios, options.contenders, options.size, folder)
+    finally:
+        shutil.rmtree(folder)
     judged = targets(results)
     print(target_table(judged))
     tell(f"Measured in {time.monotonic() - began:.0f} s.")

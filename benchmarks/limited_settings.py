@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from example.settings import *  # noqa: F403
 
-DEBUG = False
+SECRET_KEY = "the benchmark's key, good for nothing else"  # noqa: S105 - nothing is kept by it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -33,6 +34,8 @@ def main() -> None:
         signal.signal(number, stop)
     with only_demo(), listening(demo_port()) as listener, postgres_url(FOLDER / "postgres") as url:
         os.environ |= {"DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "example.settings"}
+        os.environ.setdefault("DEBUG", "1")
+        use_own_secrets()
         serve(listener)
 
 
@@ -42,20 +45,32 @@ def serve(listener: socket.socket) -> None:
     import uvicorn
 
     django.setup()
-    from example.seed import PASSWORD, USERNAMES, seed
+    from example.seed import USERNAMES, demo_password, seed
 
     seed()
     config = uvicorn.Config(
         "example.asgi:application",
         ws="websockets-sansio",
         ws_max_size=256 * 1024,
+        ws_per_message_deflate=False,
         timeout_graceful_shutdown=2,
         log_level="warning",
     )
     config.load()
     port = listener.getsockname()[1]
-    print(WELCOME.format(port=port, users=", ".join(USERNAMES), password=PASSWORD), flush=True)
+    print(WELCOME.format(port=port, users=", ".join(USERNAMES), password=demo_password()), flush=True)
     uvicorn.Server(config).run(sockets=[listener])
+
+
+def use_own_secrets() -> None:
+    """Put into the environment what isn't there: a key and a password of this folder's own, made at the first start."""
+    for name, length in {"SECRET_KEY": 32, "DEMO_PASSWORD": 6}.items():
+        if not os.environ.get(name):
+            file = FOLDER / name.lower()
+            if not file.exists():
+                file.touch(mode=0o600)
+                file.write_text(secrets.token_hex(length))
+            os.environ[name] = file.read_text()
 
 
 def stop(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - a signal handler's signature

@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ import psutil
 import psycopg
 import pytest
 
-from example.services import running_url
+from example.services import running_url, temporary_folder
 from example.services.process import end
 from tests.harness.probe import probe
 
@@ -39,11 +40,17 @@ class Demo:
             self.port: int = free.getsockname()[1]
         self.process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def password(self) -> str:
+        """What the demo made up at its first start."""
+        return (self.folder / "demo_password").read_text()
+
     def command(self, port: int | str) -> tuple[list[str], dict[str, str]]:
         env = {**os.environ, "DEMO_PORT": str(port), "DEMO_FOLDER": str(self.folder)}
         # The demo's own server is what is shown here.
         env.pop("DATABASE_URL", None)
-        env.pop("REDIS_URL", None)
+        for name in ("REDIS_URL", "SECRET_KEY", "DEMO_PASSWORD"):
+            env.pop(name, None)
         return [sys.executable, "example_project/demo.py"], env
 
     def start(self) -> str:
@@ -87,8 +94,16 @@ class Demo:
 
 
 @pytest.fixture
-def demo(tmp_path: Path) -> Iterator[Demo]:
-    demo = Demo(tmp_path / "data")
+def open_folder() -> Iterator[Path]:
+    """A folder in which root's PostgreSQL may have its data: pytest's own are closed to its account."""
+    folder = temporary_folder("messaging_demo_")
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def demo(open_folder: Path) -> Iterator[Demo]:
+    demo = Demo(open_folder / "data")
     yield demo
     if demo.process is not None:
         with demo.process as process:
@@ -121,9 +136,9 @@ def is_alive(pid: int) -> bool:
 
 async def test_people_talk_and_a_second_start_is_quick_and_keeps_it(demo: Demo) -> None:
     printed = demo.start()
-    for expected in ("acme.localhost", "globex.localhost", str(demo.port), "alice, bob, carol", "demo-password"):
+    for expected in ("acme.localhost", "globex.localhost", str(demo.port), "alice, bob, carol", demo.password):
         assert expected in printed
-    await probe(demo.port)
+    await probe(demo.port, demo.password)
     pid = postgres_pid(demo)
     assert is_alive(pid)
 
@@ -132,7 +147,7 @@ async def test_people_talk_and_a_second_start_is_quick_and_keeps_it(demo: Demo) 
 
     demo.start()
     assert processor_seconds(demo) < 5
-    await probe(demo.port)
+    await probe(demo.port, demo.password)
     pid = postgres_pid(demo)
     assert demo.stop(signal.SIGTERM) == 0
     assert not is_alive(pid)
@@ -151,7 +166,7 @@ async def test_customer_that_was_broken_stays_so_until_it_is_repaired_beside_the
     demo.stop(signal.SIGTERM)
 
     assert "NOT READY" not in demo.start()
-    await probe(demo.port)
+    await probe(demo.port, demo.password)
 
 
 def test_schema_that_was_lost_is_made_again(demo: Demo) -> None:
@@ -163,7 +178,7 @@ def test_schema_that_was_lost_is_made_again(demo: Demo) -> None:
     demo.stop(signal.SIGTERM)
     assert running_url(demo.folder / "postgres") is None
     assert "NOT READY" not in demo.start()
-    asyncio.run(probe(demo.port))
+    asyncio.run(probe(demo.port, demo.password))
 
 
 def manage(demo: Demo, command: list[str]) -> None:
@@ -172,6 +187,23 @@ def manage(demo: Demo, command: list[str]) -> None:
     env.pop("DJANGO_SETTINGS_MODULE", None)
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_each_demo_has_secrets_of_its_own_that_only_their_owner_reads(demo: Demo, open_folder: Path) -> None:
+    other = Demo(open_folder / "other")
+    for each in (demo, other):
+        printed = each.start()
+        assert each.password in printed
+        each.stop(signal.SIGTERM)
+        for name in ("secret_key", "demo_password"):
+            assert (each.folder / name).stat().st_mode & 0o777 == 0o600
+    for name, least in {"secret_key": 50, "demo_password": 12}.items():
+        secrets = {(each.folder / name).read_text() for each in (demo, other)}
+        assert len(secrets) == 2
+        assert all(len(secret) >= least for secret in secrets)
+        kept = (demo.folder / name).read_text()
+        assert kept in secrets
+    assert demo.password in demo.start()
 
 
 def test_taken_port_is_refused(demo: Demo) -> None:

@@ -268,6 +268,41 @@ def test_the_compose_file_holds_together() -> None:
         context = (DEPLOY / build["context"]).resolve()
         assert context == ROOT
         assert (context / build["dockerfile"]).samefile(DEPLOY / "Dockerfile")
-        read = (PROJECT / "example/settings.py").read_text()
+        read = "".join((PROJECT / "example" / name).read_text() for name in ("settings.py", "seed.py"))
         for variable in services[name]["environment"]:
             assert f'os.environ.get("{variable}"' in read, variable
+
+
+def test_what_is_published_is_published_on_this_machine_alone_and_nothing_secret_has_a_default() -> None:
+    text = (DEPLOY / "compose.yaml").read_text()
+    services = yaml.safe_load(text)["services"]
+    ports = [port for service in services.values() for port in service.get("ports", [])]
+    assert ports == ["127.0.0.1:8000:8000"]
+    assert all(service.get("network_mode") is None for service in services.values())
+    for name in ("SECRET_KEY", "POSTGRES_PASSWORD", "DEMO_PASSWORD"):
+        # Required where it is used first, with a sentence for those who forgot it.
+        assert re.search(rf"\$\{{{name}\W", text)[0] == f"${{{name}:"  # type: ignore[index]
+        assert re.search(rf"\$\{{{name}:\?Set [^}}]+\}}", text)
+    assert not re.search(r"\$\{\w+:?-", text)
+    assert "DEBUG" not in text + (DEPLOY / "Dockerfile").read_text()
+
+
+@pytest.mark.parametrize("command", [("-c", "import example.asgi"), ("manage.py", "demo_setup")])
+def test_the_example_does_not_start_without_its_secrets(command: tuple[str, ...], database_url: str) -> None:
+    env = {**os.environ, "DATABASE_URL": database_url, "DJANGO_SETTINGS_MODULE": "example.settings"}
+    for name in ("SECRET_KEY", "DEMO_PASSWORD"):
+        env.pop(name, None)
+    done = subprocess.run([sys.executable, *command], cwd=PROJECT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    said = done.stderr.strip().splitlines()[-1]
+    assert "SECRET_KEY setting must not be empty" in said or said.startswith("CommandError: Set DEMO_PASSWORD")
+
+
+def test_the_example_is_not_in_debug_mode_unless_told() -> None:
+    show = "from example.settings import DEBUG, SECRET_KEY; print(DEBUG, repr(SECRET_KEY))"
+    for given, expected in (({}, "False ''"), ({"DEBUG": "1", "SECRET_KEY": "given"}, "True 'given'")):
+        env = {name: value for name, value in os.environ.items() if name not in {"DEBUG", "SECRET_KEY"}} | given
+        done = subprocess.run(
+            [sys.executable, "-c", show], cwd=PROJECT, env=env, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == expected

@@ -203,6 +203,7 @@ def uvicorn(application: str, port: int) -> list[str]:
     return [
         *(sys.executable, "-m", "uvicorn", application, "--host", "127.0.0.1", "--port", str(port)),
         *("--loop", "asyncio", "--http", "h11", "--ws", "websockets-sansio", "--ws-per-message-deflate", "false"),
+        *("--ws-max-size", "262144"),
         *("--backlog", "4096", "--timeout-graceful-shutdown", "2", "--no-access-log", "--log-level", "warning"),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -18,10 +19,19 @@ from django_tenant_messaging.tenancy import activated, public_schema, readiness_
 from django_tenant_messaging.tenancy.gate.migrating import migration_lock, run_migrations
 from django_tenant_messaging.types import SchemaState
 from example.customers.models import Customer, Domain
+from example.services import ServiceError
 
-PASSWORD = "demo-password"  # noqa: S105 - printed for whoever runs the demo
 USERNAMES = ("alice", "bob", "carol")
 CUSTOMERS = {"acme": "Acme", "globex": "Globex"}
+
+
+def demo_password() -> str:
+    """The password of the demo's users, from `DEMO_PASSWORD`; `make demo` makes one."""
+    if given := os.environ.get("DEMO_PASSWORD"):
+        return given
+    raise ServiceError(
+        "Set DEMO_PASSWORD in the environment: the demo's users, an administrator among them, log in by it."
+    )
 
 
 def seed() -> None:
@@ -29,7 +39,7 @@ def seed() -> None:
 
     Nothing written is changed. A schema that was broken stays broken, and is named: what then happens is to be seen.
     """
-    public = public_schema()
+    password, public = demo_password(), public_schema()
     if code_is_newer():
         run_migrations(public)
         migrate_customers()
@@ -42,7 +52,7 @@ def seed() -> None:
             continue
         with activated(schema_name), transaction.atomic():
             if not ChatRoom.objects.exists():
-                make_conversations(name)
+                make_conversations(name, password)
 
 
 def code_is_newer() -> bool:
@@ -80,11 +90,11 @@ def in_this_project(command: str) -> str:
     return command.replace("python manage.py", shlex.join([sys.executable, str(manage)]))
 
 
-def make_conversations(customer: str) -> None:
+def make_conversations(customer: str, password: str) -> None:
     """Fill the active schema with users, rooms and a few messages."""
     alice, bob, carol = (
         # They outlive a chat whose tables were removed and made again.
-        User.objects.filter(username=name).first() or User.objects.create_user(name, password=PASSWORD)
+        User.objects.filter(username=name).first() or User.objects.create_user(name, password=password)
         for name in USERNAMES
     )
     alice.is_staff = alice.is_superuser = True

@@ -10,8 +10,9 @@ from example.database import database_from_url
 
 PACKAGE_DIR = Path(__file__).resolve().parent
 
-SECRET_KEY = os.environ.get("SECRET_KEY", "an example's key, good for nothing else")
-DEBUG = os.environ.get("DEBUG", "1") == "1"
+# Nobody's default would be secret: Django refuses to work without one. `make demo` makes its own.
+SECRET_KEY = os.environ.get("SECRET_KEY", "")
+DEBUG = os.environ.get("DEBUG", "") == "1"
 ALLOWED_HOSTS = os.environ.get("ALLOWED_HOSTS", ".localhost").split(",")
 
 SHARED_APPS = [

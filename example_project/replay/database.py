@@ -6,9 +6,10 @@ import os
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
 from django.db import connections
 
-from demo import FOLDER, only_demo
+from demo import FOLDER, only_demo, use_own_secrets
 from example.database import database_from_url
 from example.seed import seed
 from example.services import ServiceError, postgres_url, running_url
@@ -34,8 +35,10 @@ def demo_database() -> Iterator[None]:
                 raise ServiceError("The demo is starting or ending; try again, or set DATABASE_URL.") from None
         else:
             url = stack.enter_context(postgres_url(DATA_DIR))
-        settings = connections.settings["default"]
-        settings.update(database_from_url(url, pool=settings["OPTIONS"].get("pool")))
+        use_own_secrets()
+        settings.SECRET_KEY = os.environ["SECRET_KEY"]
+        database = connections.settings["default"]
+        database.update(database_from_url(url, pool=database["OPTIONS"].get("pool")))
         os.environ["DATABASE_URL"] = url  # for the processes that are started from here
         stack.callback(os.environ.pop, "DATABASE_URL")
         seed()

@@ -44,8 +44,8 @@ def own_server(tell: Callable[[str], object]) -> Iterator[tuple[str, int]]:
         "--port",
         str(port),
     ]
-    command += ["--ws", "websockets-sansio", "--ws-max-size", str(256 * 1024), "--timeout-graceful-shutdown", "2"]
-    command += ["--no-access-log", "--log-level", "warning"]
+    command += ["--ws", "websockets-sansio", "--ws-max-size", str(256 * 1024), "--ws-per-message-deflate", "false"]
+    command += ["--timeout-graceful-shutdown", "2", "--no-access-log", "--log-level", "warning"]
     # In debug mode Django keeps the text of every query.
     environment = {
         **os.environ,

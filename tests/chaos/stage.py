@@ -9,14 +9,12 @@ import re
 import shutil
 import signal
 import socket
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 import redis
 
-from example.services import EmbeddedPostgres, LocalRedis
+from example.services import EmbeddedPostgres, LocalRedis, temporary_folder
 from tests.chaos import heap
 from tests.chaos.chance import chance
 from tests.chaos.machines import Machines
@@ -50,7 +48,7 @@ class Stage:
         on_machines: bool = False,
         env: Mapping[str, str] | None = None,
     ) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="messaging_chaos_")).resolve()
+        self.folder = temporary_folder("messaging_chaos_")
         self.postgres_port = _free_port()
         self.postgres = EmbeddedPostgres(
             self.folder / "postgres",

@@ -1,6 +1,6 @@
 """Two people of one tenant talk on a running demo, and somebody of the other tenant listens.
 
-python -m tests.harness.probe PORT
+python -m tests.harness.probe PORT PASSWORD
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from tests.harness.sites import Sites
 
-PASSWORD = "demo-password"
 SUBPROTOCOL = "tenant-messaging.v1"
 SECONDS = 15
 
@@ -64,9 +63,9 @@ class Person:
         return self.unread.popleft()
 
 
-async def join(stack: AsyncExitStack, sites: Sites, tenant: Site, username: str) -> Person:
+async def join(stack: AsyncExitStack, sites: Sites, tenant: Site, username: str, password: str) -> Person:
     """Log in, connect, and ask for what is new from now on."""
-    cookie = await asyncio.to_thread(sites.login, tenant, username, PASSWORD)
+    cookie = await asyncio.to_thread(sites.login, tenant, username, password)
     page, text = await asyncio.to_thread(sites.request, tenant, "GET", "/messages/", cookie=cookie)
     assert page.status == 200, text
     assert "general" in text
@@ -88,13 +87,13 @@ async def join(stack: AsyncExitStack, sites: Sites, tenant: Site, username: str)
     return person
 
 
-async def probe(port: int) -> None:
+async def probe(port: int, password: str) -> None:
     """Say something in acme, and fail unless it arrives there and there alone."""
     sites = Sites(port)
     async with asyncio.timeout(SECONDS), AsyncExitStack() as stack:
-        alice = await join(stack, sites, ACME, "alice")
-        bob = await join(stack, sites, ACME, "bob")
-        stranger = await join(stack, sites, GLOBEX, "bob")
+        alice = await join(stack, sites, ACME, "alice", password)
+        bob = await join(stack, sites, ACME, "bob", password)
+        stranger = await join(stack, sites, GLOBEX, "bob", password)
         (room,) = (room["id"] for room in alice.hello["rooms"] if room["name"] == "general")
         content = f"probe {uuid.uuid4()}"
         sent = await alice.ask("send", room=room, client_id=str(uuid.uuid4()), content=content)
@@ -107,5 +106,5 @@ async def probe(port: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(probe(int(sys.argv[1])))
+    asyncio.run(probe(int(sys.argv[1]), sys.argv[2]))
     print("Two people talked, and the other tenant saw nothing.")

@@ -6,9 +6,7 @@ import contextlib
 import fcntl
 import os
 import shutil
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -17,10 +15,11 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from example.database import database_from_url
-from example.services import EmbeddedPostgres
+from example.services import EmbeddedPostgres, temporary_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 #: Many workers with pools and servers of their own. The data is thrown away, so nothing waits for the disk.
 TEST_SERVER_OPTIONS = {
@@ -84,7 +83,7 @@ class Run:
 @contextlib.contextmanager
 def new_run() -> Iterator[Run]:
     """Start a run: on the server of `DATABASE_URL`, or on one that lives as long as the run."""
-    folder = Path(tempfile.mkdtemp(prefix="messaging_test_")).resolve()
+    folder = temporary_folder("messaging_test_")
     try:
         if given := os.environ.get("DATABASE_URL"):
             run = Run(given, folder)

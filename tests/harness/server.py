@@ -29,7 +29,7 @@ STOP_SECONDS = 15
 class Server(Sites):
     """A server on a free port, of the loopback interface unless told; stopped and started again it keeps the port.
 
-    `prefix` is put before its command.
+    `prefix` is put before its command; `arguments` say what it takes of WebSockets.
     """
 
     def __init__(
@@ -41,12 +41,14 @@ class Server(Sites):
         application: str = "example.asgi:application",
         address: str = "127.0.0.1",
         prefix: Sequence[str] = (),
+        arguments: Sequence[str] = ("--ws-max-size", str(256 * 1024), "--ws-per-message-deflate", "false"),
     ) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             super().__init__(probe.getsockname()[1], address)
         self.log = log
         self._prefix = prefix
+        self._arguments = arguments
         self._application = application
         self._env = {"DATABASE_URL": database_url, "DJANGO_SETTINGS_MODULE": "tests.settings", **env}
         self._process: subprocess.Popen[bytes] | None = None
@@ -61,7 +63,7 @@ class Server(Sites):
         """Start the server and return when it accepts connections."""
         path = python_path(ROOT, ROOT / "example_project")
         command = [*self._prefix, sys.executable, "-m", "uvicorn", self._application]
-        command += ["--host", self.address, "--port", str(self.port), "--ws-max-size", str(256 * 1024)]
+        command += ["--host", self.address, "--port", str(self.port), *self._arguments]
         command += ["--timeout-graceful-shutdown", "2", "--no-access-log"]
         with self.log.open("ab") as output:
             self._process = spawn(command, env={**os.environ, "PYTHONPATH": path, **self._env}, output=output)

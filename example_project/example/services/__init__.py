@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from example.services.postgres import EmbeddedPostgres, postgres_url, running_url
+from example.services.postgres import EmbeddedPostgres, postgres_url, running_url, temporary_folder
 from example.services.process import ServiceError
 from example.services.redis import LocalRedis, redis_url
 
-__all__ = ["EmbeddedPostgres", "LocalRedis", "ServiceError", "postgres_url", "redis_url", "running_url"]
+__all__ = [
+    "EmbeddedPostgres",
+    "LocalRedis",
+    "ServiceError",
+    "postgres_url",
+    "redis_url",
+    "running_url",
+    "temporary_folder",
+]

@@ -8,9 +8,7 @@ import pwd
 import re
 import shutil
 import signal
-import stat
 import subprocess
-import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
 from example.services.process import ServiceError, end, spawn
+from example.services.reach import can_reach, passable_folder, readable_copy, shelter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -66,13 +65,14 @@ class EmbeddedPostgres:
         binaries = _binaries()
         if os.geteuid() == 0:
             owner = self.data_dir.stat().st_uid if self.data_dir.exists() else 0
-            self._uid = owner or pwd.getpwnam(ROOT_RUNS_AS).pw_uid
-            open_to_all(binaries.parent)
+            self._uid = uid = owner or pwd.getpwnam(ROOT_RUNS_AS).pw_uid
+            binaries = _readable(binaries, uid)
+            self._find_reachable_place(uid)
         if not (self.data_dir / "PG_VERSION").exists():
             self._initialise(binaries)
         self._end_leftover(binaries)
         # A socket's path must be shorter than 108 characters, so it can't live in the data folder.
-        self._socket_dir = Path(tempfile.mkdtemp(prefix=SOCKET_DIR_PREFIX))
+        self._socket_dir = passable_folder(SOCKET_DIR_PREFIX, self._uid)
         self._give(self._socket_dir)
         settings = {
             "listen_addresses": "",
@@ -105,6 +105,20 @@ class EmbeddedPostgres:
         self.stop()
         self.start()
 
+    def _find_reachable_place(self, uid: int) -> None:
+        """Keep the data elsewhere, with a link in its place, if the account can't pass through the folders above it."""
+        self.data_dir.parent.mkdir(parents=True, exist_ok=True)
+        if can_reach(self.data_dir, uid):
+            return
+        if self.data_dir.exists():
+            raise ServiceError(
+                f"Root can't run PostgreSQL, and account {uid}, which owns {self.data_dir}, can't reach it:"
+                " remove that folder, or run this as its owner."
+            )
+        place = shelter(self.data_dir) / "data"
+        self.data_dir.symlink_to(place)
+        self.data_dir = place
+
     def _initialise(self, binaries: Path) -> None:
         # In two steps, so that an interrupted first start leaves no half-made data folder.
         draft = self.data_dir.with_suffix(".new")
@@ -121,6 +135,7 @@ class EmbeddedPostgres:
             user=self._uid,
             group=self._uid,
             extra_groups=None if self._uid is None else [],
+            cwd="/",
             capture_output=True,
             text=True,
             check=False,
@@ -137,6 +152,7 @@ class EmbeddedPostgres:
                 user=self._uid,
                 group=self._uid,
                 extra_groups=None if self._uid is None else [],
+                cwd="/",
                 capture_output=True,
                 check=False,
             )
@@ -149,7 +165,6 @@ class EmbeddedPostgres:
     def _give(self, folder: Path) -> None:
         if self._uid is not None:
             os.chown(folder, self._uid, self._uid)
-            allow_passage(folder)
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes], log: Path) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -188,26 +203,21 @@ def running_url(data_dir: Path) -> str | None:
     return _url(status[SOCKET_FOLDER_LINE]) if is_ready else None
 
 
-def allow_passage(path: Path) -> None:
-    """Let every account pass through the folders above `path`, without seeing what else is in them."""
-    for folder in path.parents:
-        mode = folder.stat().st_mode
-        if not mode & stat.S_IXOTH:
-            folder.chmod(mode | stat.S_IXOTH)
-
-
-def open_to_all(folder: Path) -> None:
-    """Let every account read and run what is in `folder`, as a strict umask at installation would forbid."""
-    allow_passage(folder)
-    for path in (folder, *folder.rglob("*")):
-        mode = path.lstat().st_mode
-        wanted = stat.S_IROTH | (stat.S_IXOTH if mode & stat.S_IXUSR else 0)
-        if not stat.S_ISLNK(mode) and mode & wanted != wanted:
-            path.chmod(mode | wanted)
+def temporary_folder(prefix: str) -> Path:
+    """A new folder in which a server may have its data."""
+    return passable_folder(prefix, pwd.getpwnam(ROOT_RUNS_AS).pw_uid if os.geteuid() == 0 else None)
 
 
 def _url(socket_dir: str, database: str = "postgres") -> str:
     return f"postgresql://postgres@/{quote(database)}?host={quote(socket_dir, safe='')}"
+
+
+def _readable(binaries: Path, uid: int) -> Path:
+    """The programs, or a copy of them that the account can read, beside the libraries that came in the same wheel."""
+    packages = binaries.parents[2]
+    parts = [binaries.parent.relative_to(packages), Path(f"{binaries.parents[1].name}.libs")]
+    there = [str(part) for part in parts if (packages / part).exists()]
+    return readable_copy(packages, there, uid) / binaries.relative_to(packages)
 
 
 def _binaries() -> Path:

@@ -45,6 +45,8 @@ def spawn(
     return subprocess.Popen(
         command,
         env=env,
+        # Another account may not get into the folder in which this process is.
+        cwd=None if uid is None else "/",
         user=uid,
         group=uid,
         extra_groups=None if uid is None else [],

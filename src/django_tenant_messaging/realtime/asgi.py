@@ -22,6 +22,7 @@ from .commands import Commands
 from .draining import TerminationGuard
 from .handshake import choose_protocol
 from .hub import hub_of_this_loop, running_hub
+from .server_bounds import bound_server, inspect_server
 from .socket import Socket
 
 if TYPE_CHECKING:
@@ -50,10 +51,11 @@ def messaging_asgi(django_application: Application, *, hub: Hub | None = None) -
         application = messaging_asgi(get_asgi_application())
 
     ``/ws/messages/`` is served here, everything else by Django. It also answers the server's lifespan, so that a
-    stopping server tells its clients to come back and stores who is gone. A host with WebSockets of its own routes to
-    :class:`MessagingWebSocket` instead. ``hub`` is for tests that play several processes.
+    stopping server tells its clients to come back and stores who is gone. As all WebSockets of the server are its own,
+    it lets uvicorn take no larger messages than are of use, and none compressed. A host with WebSockets of its own
+    routes to :class:`MessagingWebSocket` instead. ``hub`` is for tests that play several processes.
     """
-    websocket = MessagingWebSocket(hub)
+    websocket = MessagingWebSocket(hub, look_at_server=bound_server)
 
     async def application(scope: MutableMapping[str, Any], receive: Receive, send: AsgiSend) -> None:
         match scope["type"]:
@@ -63,6 +65,7 @@ def messaging_asgi(django_application: Application, *, hub: Hub | None = None) -
                 await receive()
                 await send({"type": "websocket.close", "code": int(CloseCode.UNKNOWN_TENANT)})
             case "lifespan":
+                websocket.meet_server(receive)
                 await _lifespan(receive, send)
             case _:
                 await django_application(scope, receive, send)
@@ -73,11 +76,21 @@ def messaging_asgi(django_application: Application, *, hub: Hub | None = None) -
 class MessagingWebSocket:
     """The ASGI application of the socket, for a host's own routing. It needs no middleware around it."""
 
-    def __init__(self, hub: Hub | None = None) -> None:
+    def __init__(
+        self, hub: Hub | None = None, *, look_at_server: Callable[[Receive], None] | None = inspect_server
+    ) -> None:
         self._hub = hub
+        self._look_at_server = look_at_server
+
+    def meet_server(self, receive: Receive) -> None:
+        """Look, the first time, at what the server takes of clients; ``receive`` is the one that it gave."""
+        if self._look_at_server is not None:
+            self._look_at_server(receive)
+            self._look_at_server = None
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: AsgiSend) -> None:
         """Serve one connection until either side closes it."""
+        self.meet_server(receive)
         await receive()
         protocol = choose_protocol(scope.get("subprotocols", ()))
         if isinstance(protocol, CloseCode):

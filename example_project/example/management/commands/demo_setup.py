@@ -2,9 +2,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
-from example.seed import PASSWORD, USERNAMES, seed
+from example.seed import USERNAMES, seed
+from example.services import ServiceError
 
 
 class Command(BaseCommand):
@@ -14,5 +15,8 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, **_options: Any) -> None:
         """Do it, and say who can log in."""
-        seed()
-        self.stdout.write(f"Log in as {', '.join(USERNAMES)} with the password {PASSWORD}")
+        try:
+            seed()
+        except ServiceError as error:
+            raise CommandError(str(error)) from error
+        self.stdout.write(f"Log in as {', '.join(USERNAMES)} with the password of DEMO_PASSWORD")
