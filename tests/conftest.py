@@ -99,6 +99,7 @@ def database_url(run: Run, worker_id: str, django_db_blocker: Any) -> Iterator[s
 @pytest.fixture
 def tenants(database_url: str, django_db_blocker: Any) -> Iterator[tuple[Tenant, Tenant]]:
     """Both tenants with empty tables. Whatever the test commits in them is gone after it."""
+    from django_tenant_messaging.limits import sharing
     from django_tenant_messaging.tenancy import close_executor
     from tests.harness.tenants import Tenant, empty_tenants, forbid_kept_connections, leave_tenant
 
@@ -108,6 +109,7 @@ def tenants(database_url: str, django_db_blocker: Any) -> Iterator[tuple[Tenant,
         close_executor()
         leave_tenant()
         empty_tenants()
+        sharing._shared.clear()
         forbid_kept_connections()
 
 

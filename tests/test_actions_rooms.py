@@ -10,7 +10,7 @@ from django.test import override_settings
 from django_tenant_messaging import actions, signals
 from django_tenant_messaging.exceptions import Forbidden, Invalid, MessagingError, NotFound
 from django_tenant_messaging.models import ChatRoom, Membership, Message, RoomCounter
-from django_tenant_messaging.selectors import room_positions
+from django_tenant_messaging.selectors import left_rooms, room_positions
 from tests.harness.queries import exactly, queries
 from tests.harness.together import outcomes, together
 from tests.harness.world import TEAM, THEIRS, made_world
@@ -55,7 +55,7 @@ def test_direct_room_is_the_same_whoever_asks(world: World) -> None:
 
 
 def test_direct_room_queries(world: World) -> None:
-    with exactly(4):
+    with exactly(5):
         actions.open_direct_room(world.alice, other=world.bob)
     with exactly(1):
         actions.open_direct_room(world.bob, other=world.alice)
@@ -124,9 +124,9 @@ def test_groups_have_a_size(world: World) -> None:
 
 def test_creating_costs_the_same_for_any_number_of_members(world: World) -> None:
     crowd = [world.acme.create_user(f"user{number}") for number in range(30)]
-    with exactly(3):
+    with exactly(5):
         actions.create_room(world.alice, name="small", members=crowd[:3])
-    with exactly(3):
+    with exactly(5):
         actions.create_room(world.alice, name="large", members=crowd)
 
 
@@ -184,7 +184,7 @@ def test_owner_who_leaves_is_followed_by_the_longest_member(world: World) -> Non
 
 def test_returned_owner_is_a_member(world: World) -> None:
     actions.leave_room(world.alice, room_id=TEAM)
-    actions.add_members(world.bob, room_id=TEAM, users=[world.alice])
+    actions.rejoin_room(world.alice, room_id=TEAM)
     assert world.roles(TEAM) == {"alice": "member", "bob": "owner"}
 
 
@@ -246,11 +246,85 @@ def test_changing_members_costs_the_same_for_any_number(world: World) -> None:
         with queries() as found:
             actions.add_members(world.alice, room_id=TEAM, users=users)
         made.append(len(found))
-    assert made == [7, 7]
+    assert made == [8, 8]
     with exactly(4):
         actions.remove_member(world.alice, room_id=TEAM, user=crowd[0])
     with exactly(5):
         actions.leave_room(crowd[1], room_id=TEAM)
+
+
+# Leaving and coming back
+
+
+def test_who_left_is_brought_back_by_nobody_else(world: World, changes: list[Any]) -> None:
+    actions.leave_room(world.bob, room_id=TEAM)
+    with world.globex.activated():
+        actions.leave_room(world.globex.users["bob"], room_id=TEAM)
+    changes.clear()
+    with pytest.raises(Forbidden) as refused:
+        actions.add_members(world.alice, room_id=TEAM, users=[world.carol, world.bob])
+    assert refused.value.details == {"left": ["bob"]}
+    assert world.roles(TEAM) == {"alice": "owner"}
+    actions.rejoin_room(world.bob, room_id=TEAM)
+    assert world.roles(TEAM) == {"alice": "owner", "bob": "member"}
+    row = Membership.objects.get(room_id=TEAM, user=world.bob)
+    assert (row.left_seq, row.left_by_choice, row.joined_seq, row.visible_after_seq) == (None, False, 2, 2)
+    assert changes == [("acme", TEAM, ["bob"], [])]
+    actions.rejoin_room(world.bob, room_id=TEAM)
+    assert len(changes) == 1
+    # What happened in one tenant is nothing to the other's room and user of the same numbers.
+    with world.globex.activated(), pytest.raises(Forbidden):
+        actions.add_members(world.globex.users["carol"], room_id=TEAM, users=[world.globex.users["bob"]])
+
+
+@pytest.mark.parametrize("room_id", [TEAM, 99, 0, -1, 2**63])
+def test_only_who_left_by_choice_comes_back(world: World, room_id: int) -> None:
+    with pytest.raises(NotFound):
+        actions.rejoin_room(world.carol, room_id=room_id)
+    actions.remove_member(world.alice, room_id=TEAM, user=world.bob)
+    with pytest.raises(NotFound):
+        actions.rejoin_room(world.bob, room_id=room_id)
+    # Being removed isn't leaving: a member may add them again.
+    actions.add_members(world.alice, room_id=TEAM, users=[world.bob])
+    actions.leave_room(world.bob, room_id=TEAM)
+    actions.rejoin_room(world.bob, room_id=TEAM)
+    actions.remove_member(world.alice, room_id=TEAM, user=world.bob)
+    with pytest.raises(NotFound):
+        actions.rejoin_room(world.bob, room_id=TEAM)
+
+
+def test_a_room_that_all_left_has_an_owner_again(world: World) -> None:
+    actions.leave_room(world.alice, room_id=TEAM)
+    actions.leave_room(world.bob, room_id=TEAM)
+    assert left_rooms(world.bob)[0].name == "team"
+    actions.rejoin_room(world.bob, room_id=TEAM)
+    actions.rejoin_room(world.alice, room_id=TEAM)
+    assert world.roles(TEAM) == {"alice": "member", "bob": "owner"}
+
+
+def test_a_full_room_takes_nobody_back(world: World) -> None:
+    actions.leave_room(world.bob, room_id=TEAM)
+    actions.add_members(world.alice, room_id=TEAM, users=[world.carol])
+    with override_settings(TENANT_MESSAGING={"MAX_ROOM_MEMBERS": 2}), pytest.raises(Invalid):
+        actions.rejoin_room(world.bob, room_id=TEAM)
+
+
+def test_rooms_that_were_left(world: World) -> None:
+    made = [actions.create_room(world.alice, name=f"{number}", members=[world.bob]).pk for number in range(4)]
+    assert left_rooms(world.bob) == []
+    for room_id in made[:3]:
+        actions.leave_room(world.bob, room_id=room_id)
+    actions.remove_member(world.alice, room_id=made[3], user=world.bob)
+    # What it is called now is for its members.
+    actions.rename_room(world.alice, room_id=made[1], name="secret")
+    with exactly(1):
+        found = left_rooms(world.bob)
+    assert [(room.room_id, room.name) for room in found] == [(made[2], "2"), (made[1], None), (made[0], "0")]
+    assert [room.room_id for room in left_rooms(world.bob, limit=1)] == [made[2]]
+    actions.rejoin_room(world.bob, room_id=made[2])
+    assert [room.room_id for room in left_rooms(world.bob)] == [made[1], made[0]]
+    with world.globex.activated():
+        assert left_rooms(world.globex.users["bob"]) == []
 
 
 # At the same time

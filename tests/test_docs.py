@@ -39,6 +39,7 @@ INNER_ACTIONS = {
 DOCUMENTED_SELECTORS = {
     "access_room",
     "find_users",
+    "left_rooms",
     "list_conversations",
     "list_members",
     "list_notifications",

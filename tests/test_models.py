@@ -78,7 +78,7 @@ def test_database_carries_out_the_rule_of_every_user_key(acme: Tenant) -> None:
                 rule = "n" if field.null else "c"
                 expected[model._meta.db_table, str(field.column)] = (rule, True)
     assert rules == expected
-    assert len(expected) == 7
+    assert len(expected) == 8
 
 
 def test_models_and_migrations_agree(acme: Tenant) -> None:

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
+from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from django_tenant_messaging import actions
+from django_tenant_messaging.limits import Key, Scope, shared_limiter
 from django_tenant_messaging.models import ChatRoom, Message
 from django_tenant_messaging.selectors import list_members, list_notifications
 
@@ -312,6 +315,82 @@ def test_a_direct_conversation_can_not_be_left_or_joined(acme: Tenant, alice: Cl
     assert alice.post(f"{path}members/", {"add-people": "carol"}).status_code == 403
     assert alice.post(f"{path}name/", {"rename-name": "us"}).status_code == 403
     assert 'id="naming"' not in alice.get(path).content.decode()
+
+
+def test_who_left_comes_back_by_themselves_only(
+    acme: Tenant, globex: Tenant, alice: Client, bob: Client, room: ChatRoom
+) -> None:
+    path = f"/messages/rooms/{room.pk}/"
+    assert "Rooms that you left" not in bob.get("/messages/").content.decode()
+    left = bob.post(f"{path}leave/", follow=True).content.decode()
+    assert "Rooms that you left" in left
+    assert f'action="{path}rejoin/"' in left
+    refused = alice.post(f"{path}members/", {"add-people": "bob"})
+    assert refused.status_code == 403
+    assert "They left this room, and only they themselves can come back: bob." in refused.content.decode()
+    assert "Rooms that you left" not in globex.client(globex.users["bob"]).get("/messages/").content.decode()
+    assert bob.post(f"{path}rejoin/")["Location"] == path
+    assert bob.get(path).status_code == 200
+    assert acme.client(acme.users["carol"]).post(f"{path}rejoin/").status_code == 404
+
+
+@pytest.mark.parametrize("names", [" ".join(f"u{n}" for n in range(300_000)), ",".join(f"u{n}" for n in range(201))])
+def test_too_many_names_are_one_error_and_no_query(alice: Client, room: ChatRoom, names: str) -> None:
+    for path, field in (
+        ("rooms/create/", "room-people"),
+        ("rooms/direct/", "direct-people"),
+        (f"rooms/{room.pk}/members/", "add-people"),
+    ):
+        with CaptureQueriesContext(connection) as captured:
+            response = alice.post(f"/messages/{path}", {field: names, "room-name": "many"})
+        assert response.status_code == 400
+        assert response.content.decode().count("Give at most 200 usernames at once.") == 1
+        assert not [query for query in captured if "dailyallowance" in query["sql"] or "u200" in query["sql"]]
+
+
+def test_names_are_not_told_without_limit(acme: Tenant, globex: Tenant, alice: Client, settings: Any) -> None:
+    settings.TENANT_MESSAGING = {"DAILY_LIMIT_LOOKUPS": (24, 3)}
+    for name in ("nobody", "noone", "bob"):
+        alice.post("/messages/rooms/create/", {"room-name": "guesses", "room-people": name})
+    refused = alice.post("/messages/rooms/direct/", {"direct-people": "carol"})
+    assert refused.status_code == 429
+    assert 3_500 < int(refused["Retry-After"]) <= 3_600
+    assert "You can do it again in 60 minutes." in refused.content.decode()
+    assert (
+        globex.client(globex.users["alice"]).post("/messages/rooms/direct/", {"direct-people": "carol"}).status_code
+        == 302
+    )
+
+
+def test_pages_and_sockets_share_their_limits(
+    acme: Tenant, globex: Tenant, alice: Client, bob: Client, room: ChatRoom, settings: Any
+) -> None:
+    settings.TENANT_MESSAGING = {
+        "RATE_LIMIT_USER": (0.1, 3),
+        "RATE_LIMIT_READS": (0.1, 4),
+        "RATE_LIMIT_ROOM": (0.1, 5),
+    }
+    path = f"/messages/rooms/{room.pk}/"
+    shared_limiter().check([(Key(Scope.USER, "acme", str(acme.users["alice"].pk)), 1)], time.monotonic())
+
+    def answers(client: Client, **said: str) -> list[int]:
+        return [(client.post(path, said) if said else client.get(path)).status_code for _ in range(6)]
+
+    assert answers(alice, content="hello") == [302, 302, 429, 429, 429, 429]
+    assert answers(bob, content="hello") == [302, 302, 302, 429, 429, 429]
+    # Nobody uses up the limit of a room that they aren't in.
+    carol = acme.client(acme.users["carol"])
+    assert answers(carol, content="hello")[:3] == [404] * 3
+    assert answers(alice) == [200] * 4 + [429] * 2
+    refused = bob.post(f"{path}name/", {"rename-name": "other"})
+    assert (refused.status_code, refused["Retry-After"]) == (429, "10")
+    assert "That was too much at once" in refused.content.decode()
+    with acme.activated():
+        assert Message.objects.count() == 5
+    with globex.activated():
+        theirs = actions.create_room(globex.users["alice"], name="theirs")
+    assert theirs.pk == room.pk
+    assert globex.client(globex.users["alice"]).post(path, {"content": "hello"}).status_code == 302
 
 
 def test_notifications_are_shown_and_marked(acme: Tenant, bob: Client, room: ChatRoom) -> None:

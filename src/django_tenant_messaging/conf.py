@@ -229,6 +229,15 @@ class MessagingSettings:
     """Messages, edits and deletions in one room."""
     RATE_LIMIT_TENANT: Setting[tuple[float, float] | None] = Setting((2_000, 4_000), RATE_LIMIT)
     """Messages, edits and deletions in one tenant."""
+    DAILY_LIMIT_ROOMS: Setting[tuple[float, float] | None] = Setting((100, 30), RATE_LIMIT)
+    """Rooms and direct conversations that one user makes, as a pair: so many in a day, and so many at once after a
+    pause. It is counted in the database, exactly. ``None`` here and in the next two is no limit;
+    :func:`~.actions.unlimited` is for code that isn't a user's."""
+    DAILY_LIMIT_MEMBERS: Setting[tuple[float, float] | None] = Setting((2_000, 1_000), RATE_LIMIT)
+    """Members that one user adds, those of new rooms included. The second number is also the most of one call."""
+    DAILY_LIMIT_LOOKUPS: Setting[tuple[float, float] | None] = Setting((1_000, 200), RATE_LIMIT)
+    """Usernames that one user has looked up, by the forms that ask for people: each answers whether there is such a
+    user. The second number is also the most of one form."""
     MAX_LIMITED_FRAMES = Setting(100, at_least(1))
     """Frames in a row that are refused for the socket's or its user's limit before the socket is closed with 4429."""
     MAX_SOCKETS_PER_USER = Setting(50, at_least(1))

@@ -73,8 +73,8 @@ class RateLimited(MessagingError):
     """Too much was asked for in too short a time. Nothing was done; the request may be repeated after a pause.
 
     ``details`` holds ``retry_after`` (seconds), ``scope`` (whose limit it is: ``address``, ``connect``, ``socket``,
-    ``reads``, ``user``, ``room`` or ``tenant``) and ``limit``, an object of ``rate`` (each second) and ``burst`` (at
-    once).
+    ``reads``, ``user``, ``room`` or ``tenant``; of what a user may do in a day ``rooms``, ``members`` or ``lookups``)
+    and ``limit``, an object of ``rate`` (each second) and ``burst`` (at once).
     """
 
     code = "rate_limited"

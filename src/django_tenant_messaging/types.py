@@ -93,6 +93,15 @@ class RoomPosition:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftRoom:
+    """A group that the user left and can come back to. ``name`` is ``None`` when it was renamed since."""
+
+    room_id: int
+    name: str | None
+    left_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Conversation:
     """A line of the conversation list. ``unread_count`` stops at ``UNREAD_COUNT_LIMIT``."""
 

@@ -15,5 +15,6 @@ urlpatterns = [
     path("rooms/<int:room_id>/name/", rooms.rename_room, name="rename-room"),
     path("rooms/<int:room_id>/members/", memberships.add_members, name="add-members"),
     path("rooms/<int:room_id>/leave/", memberships.leave_room, name="leave-room"),
+    path("rooms/<int:room_id>/rejoin/", memberships.rejoin_room, name="rejoin-room"),
     path("notifications/read/", notifications.mark_notifications_read, name="mark-notifications-read"),
 ]

@@ -7,9 +7,10 @@ through :func:`~django_tenant_messaging.tenancy.run_in_tenant`.
 from __future__ import annotations
 
 from .access import end_login, end_replaced_login, recheck_access
+from .allowances import look_up_users, unlimited
 from .deleting import delete_message
 from .editing import edit_message
-from .memberships import add_members, leave_room, remove_member
+from .memberships import add_members, leave_room, rejoin_room, remove_member
 from .messages import Draft, send_message, send_messages, send_messages_where_free
 from .notifications import mark_notifications_read
 from .reading import mark_read, mark_read_where_free
@@ -35,11 +36,13 @@ __all__ = [
     "ensure_userstatus_exists",
     "expire_connections",
     "leave_room",
+    "look_up_users",
     "mark_notifications_read",
     "mark_read",
     "mark_read_where_free",
     "open_direct_room",
     "recheck_access",
+    "rejoin_room",
     "remove_member",
     "rename_room",
     "renew_connections",
@@ -49,4 +52,5 @@ __all__ = [
     "send_messages_where_free",
     "set_typing",
     "store_connections",
+    "unlimited",
 ]

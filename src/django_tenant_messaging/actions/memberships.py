@@ -14,10 +14,12 @@ from django.db.models.functions import Now
 from ..conf import messaging_settings
 from ..events import MembersChanged, RoomsChanged, emit_on_commit
 from ..exceptions import Forbidden, Invalid, NotFound
-from ..models import ChatRoom, Membership, RoomCounter
+from ..models import ChatRoom, DailyAllowance, Membership, RoomCounter
 from ..models.memberships import ACTIVE
 from ..selectors import access_membership, user_ref
+from ..selectors.rooms import MAX_ID
 from ..tenancy import TENANT_DATABASE, current_schema
+from .allowances import use_allowance
 from .rooms import require_room_size, require_tenant_members
 
 if TYPE_CHECKING:
@@ -30,21 +32,45 @@ def add_members(actor: AbstractBaseUser, *, room_id: int, users: Collection[Abst
     """Add users to a group; those who are in it already stay as they are.
 
     Any member may add. Newcomers see what comes after, or with ``NEW_MEMBERS_SEE_HISTORY`` the whole history. Raises
-    ``NotFound`` when the actor isn't a member, ``Forbidden`` for a direct room or a user of no or another tenant,
-    ``Invalid`` past ``MAX_ROOM_MEMBERS``.
+    ``NotFound`` when the actor isn't a member, ``Forbidden`` for a direct room, for a user of no or another tenant, or
+    one who left the room by themselves and so can only come back by :func:`rejoin_room`, ``Invalid`` past
+    ``MAX_ROOM_MEMBERS``, ``RateLimited`` past ``DAILY_LIMIT_MEMBERS``.
     """
     require_tenant_members(users)
     with transaction.atomic(using=TENANT_DATABASE):
+        use_allowance(actor, DailyAllowance.Kind.MEMBERS, len(users))
         _lock_members(actor, room_id, users)
         RoomCounter.objects.select_for_update().get(room_id=room_id)
         # Read again: until the counter was ours, someone else may have added the same users.
         rows = Membership.objects.filter(room_id=room_id, user__in=[user.pk for user in users])
         known = {row.user_id: row for row in rows}
         newcomers = [user for user in users if user.pk not in known or known[user.pk].left_seq is not None]
+        _require_consent(newcomers, known)
         if newcomers:
             members = Membership.objects.filter(ACTIVE, room_id=room_id).count()
             require_room_size(members + len(newcomers))
             _join(room_id, newcomers, known)
+
+
+def rejoin_room(actor: AbstractBaseUser, *, room_id: int) -> None:
+    """Come back to a group that the actor left by themselves; nothing happens when they are in it.
+
+    They are a member then, and its owner if it has none. They see what a newcomer sees. Raises ``NotFound`` when they
+    were never in the room or were removed from it, ``Invalid`` past ``MAX_ROOM_MEMBERS``, ``RateLimited`` past
+    ``DAILY_LIMIT_MEMBERS``.
+    """
+    with transaction.atomic(using=TENANT_DATABASE):
+        use_allowance(actor, DailyAllowance.Kind.MEMBERS, 1)
+        places = Membership.objects.filter(room_id=room_id, user_id=actor.pk) if 0 < room_id <= MAX_ID else None
+        place = None if places is None else places.select_for_update().first()
+        if place is None or (place.left_seq is not None and not place.left_by_choice):
+            raise NotFound("There is no such room, or you didn't leave it by yourself.", room=room_id)
+        if place.left_seq is None:
+            return
+        RoomCounter.objects.select_for_update().get(room_id=room_id)
+        require_room_size(Membership.objects.filter(ACTIVE, room_id=room_id).count() + 1)
+        _join(room_id, [actor], {actor.pk: place})
+        _require_owner(room_id)
 
 
 def remove_member(actor: AbstractBaseUser, *, room_id: int, user: AbstractBaseUser) -> None:
@@ -61,21 +87,34 @@ def remove_member(actor: AbstractBaseUser, *, room_id: int, user: AbstractBaseUs
             raise Forbidden("Only an owner of the room can remove members.")
         if user.pk not in members:
             raise NotFound("This user is not a member of the room.", room=room_id)
-        _leave(members[user.pk], user)
+        _leave(members[user.pk], user, left_by_choice=False)
 
 
 def leave_room(actor: AbstractBaseUser, *, room_id: int) -> None:
     """Leave a group. The longest member becomes the owner when the last owner leaves.
 
-    Raises ``NotFound`` when the actor isn't a member, ``Forbidden`` for a direct room.
+    Nobody can add the actor again: only they themselves come back, by :func:`rejoin_room`. Raises ``NotFound`` when
+    the actor isn't a member, ``Forbidden`` for a direct room.
     """
     with transaction.atomic(using=TENANT_DATABASE):
         members = _lock_members(actor, room_id, [])
-        _leave(members[actor.pk], actor)
-        remaining = Membership.objects.filter(ACTIVE, room_id=room_id)
-        if not remaining.filter(role=Membership.Role.OWNER).exists():
-            heir = remaining.order_by("joined_seq", "pk").values("pk")[:1]
-            Membership.objects.filter(pk__in=heir).update(role=Membership.Role.OWNER)
+        _leave(members[actor.pk], actor, left_by_choice=True)
+        _require_owner(room_id)
+
+
+def _require_owner(room_id: int) -> None:
+    """Make the longest member of a locked room its owner when it has none."""
+    remaining = Membership.objects.filter(ACTIVE, room_id=room_id)
+    if not remaining.filter(role=Membership.Role.OWNER).exists():
+        heir = remaining.order_by("joined_seq", "pk").values("pk")[:1]
+        Membership.objects.filter(pk__in=heir).update(role=Membership.Role.OWNER)
+
+
+def _require_consent(newcomers: Collection[AbstractBaseUser], known: dict[Any, Membership]) -> None:
+    """Raise ``Forbidden`` when some of those who are to be added had left the room by themselves."""
+    left = [user.get_username() for user in newcomers if user.pk in known and known[user.pk].left_by_choice]
+    if left:
+        raise Forbidden(f"They left this room, and only they themselves can come back: {', '.join(left)}.", left=left)
 
 
 def _lock_members(actor: AbstractBaseUser, room_id: int, users: Collection[AbstractBaseUser]) -> dict[Any, Membership]:
@@ -104,6 +143,7 @@ def _join(room_id: int, newcomers: Collection[AbstractBaseUser], known: dict[Any
         "joined_at": Now(),
         "left_seq": None,
         "left_at": None,
+        "left_by_choice": False,
     }
     returning = [known[user.pk].pk for user in newcomers if user.pk in known]
     Membership.objects.filter(pk__in=returning).update(**place)
@@ -113,10 +153,10 @@ def _join(room_id: int, newcomers: Collection[AbstractBaseUser], known: dict[Any
     _announce(room_id, seq, joined=newcomers)
 
 
-def _leave(member: Membership, user: AbstractBaseUser) -> None:
+def _leave(member: Membership, user: AbstractBaseUser, *, left_by_choice: bool) -> None:
     seq = RoomCounter.objects.advance(member.room_id)
     Membership.objects.filter(pk=member.pk).update(
-        left_seq=seq, changed_seq=seq, left_at=Now(), role=Membership.Role.MEMBER
+        left_seq=seq, changed_seq=seq, left_at=Now(), left_by_choice=left_by_choice, role=Membership.Role.MEMBER
     )
     _announce(member.room_id, seq, left=[user])
 

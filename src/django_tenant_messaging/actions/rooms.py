@@ -7,11 +7,12 @@ from django.db import transaction
 from ..conf import messaging_settings
 from ..events import RoomsChanged, emit_on_commit
 from ..exceptions import Forbidden, Invalid
-from ..models import ChatRoom
+from ..models import ChatRoom, DailyAllowance
 from ..models.content import clean_name
 from ..models.rooms import NAME_LENGTH
 from ..permissions import may_use_tenant
 from ..tenancy import TENANT_DATABASE, current_schema
+from .allowances import use_allowance
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -22,13 +23,16 @@ if TYPE_CHECKING:
 def open_direct_room(actor: AbstractBaseUser, *, other: AbstractBaseUser) -> ChatRoom:
     """Return the direct room of two users, making it when there is none: the same one whoever asks.
 
-    Raises :class:`~django_tenant_messaging.exceptions.Invalid` for a room with oneself and
-    :class:`~django_tenant_messaging.exceptions.Forbidden` when the other isn't a user of this tenant.
+    Raises :class:`~django_tenant_messaging.exceptions.Invalid` for a room with oneself,
+    :class:`~django_tenant_messaging.exceptions.Forbidden` when the other isn't a user of this tenant, and
+    ``RateLimited`` past ``DAILY_LIMIT_ROOMS``.
     """
     require_tenant_members([other])
-    room, created = ChatRoom.objects.direct(actor, other)
-    if created:
-        announce_rooms(actor, other)
+    with transaction.atomic(using=TENANT_DATABASE):
+        room, created = ChatRoom.objects.direct(actor, other)
+        if created:
+            use_allowance(actor, DailyAllowance.Kind.ROOMS, 1)
+            announce_rooms(actor, other)
     return room
 
 
@@ -36,13 +40,16 @@ def create_room(actor: AbstractBaseUser, *, name: str, members: Collection[Abstr
     """Make a group with the actor as its owner.
 
     ``name`` has 1 to 120 characters. Raises ``Invalid`` for a bad name or more than ``MAX_ROOM_MEMBERS`` members,
-    ``Forbidden`` when one of them isn't a user of this tenant.
+    ``Forbidden`` when one of them isn't a user of this tenant, ``RateLimited`` past ``DAILY_LIMIT_ROOMS`` or
+    ``DAILY_LIMIT_MEMBERS``.
     """
     name = clean_name(name, field="name", limit=NAME_LENGTH)
     roles = dict.fromkeys(members, "member") | {actor: "owner"}
     require_room_size(len(roles))
     require_tenant_members(members)
     with transaction.atomic(using=TENANT_DATABASE):
+        use_allowance(actor, DailyAllowance.Kind.ROOMS, 1)
+        use_allowance(actor, DailyAllowance.Kind.MEMBERS, len(roles) - 1)
         room = ChatRoom.objects.create(kind=ChatRoom.Kind.GROUP, name=name, created_by_id=actor.pk)
         room.furnish(roles)
         announce_rooms(*roles)

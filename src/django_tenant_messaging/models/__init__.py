@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .allowances import DailyAllowance
 from .memberships import Membership
 from .messages import Mention, Message, MessageRevision
 from .notifications import Notification
@@ -10,6 +11,7 @@ from .statuses import UserStatus
 
 __all__ = [
     "ChatRoom",
+    "DailyAllowance",
     "Membership",
     "Mention",
     "Message",

@@ -31,6 +31,9 @@ class Membership(models.Model):
     joined_at = models.DateTimeField(_("joined at"), default=timezone.now)
     left_seq = models.BigIntegerField(null=True, blank=True)
     left_at = models.DateTimeField(_("left at"), null=True, blank=True)
+    # A server of the release before knows nothing of it and writes rows meanwhile.
+    left_by_choice = models.BooleanField(_("left by choice"), default=False, db_default=False)
+    """Whether the user left by themselves. Nobody else can bring them back."""
     changed_seq = models.BigIntegerField(default=0)
 
     class Meta:
@@ -51,6 +54,12 @@ class Membership(models.Model):
             ),
             # Whether a group has an owner left.
             models.Index(fields=["room"], condition=models.Q(role="owner"), name="messaging_member_owner"),
+            # The rooms that a user can come back to.
+            models.Index(
+                fields=["user", "-left_at"],
+                condition=models.Q(left_by_choice=True),
+                name="messaging_member_left",
+            ),
             # Recent joins of connected users: reconciling.
             models.Index(fields=["joined_at"], name="messaging_member_joined"),
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .conversations import list_conversations, room_positions, room_positions_of, rooms_among
 from .heads import Heads, read_heads, read_joins
 from .history import room_history
+from .left_rooms import left_rooms
 from .logins import LoginsAsked, read_logins
 from .members import list_members, mentioned_members, online_contacts_of
 from .messages import message_by_id, messages_by_id
@@ -22,6 +23,7 @@ __all__ = [
     "access_quietness",
     "access_room",
     "find_users",
+    "left_rooms",
     "list_conversations",
     "list_members",
     "list_notifications",

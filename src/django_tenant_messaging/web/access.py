@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
@@ -15,10 +16,11 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
 
-from ..exceptions import MessagingError, TenantNotReady
+from ..exceptions import MessagingError, RateLimited, TenantNotReady
 from ..permissions import Refusal, why_request_refused
 from ..tenancy import TENANT_DATABASE, current_schema, require_ready
 from ..tenancy.gate import hindrance_after
+from .limits import charge_page
 from .not_ready import refuse
 from .texts import describe, headline
 
@@ -29,11 +31,19 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 Page = Callable[Concatenate["HttpRequest", P], "HttpResponse"]
 
-STATUSES = {"not_found": 404, "forbidden": 403, "conflict": 409, "unavailable": 503, "tenant_not_ready": 503}
+STATUSES = {
+    "not_found": 404,
+    "forbidden": 403,
+    "conflict": 409,
+    "rate_limited": 429,
+    "unavailable": 503,
+    "tenant_not_ready": 503,
+}
 
 
 def tenant_page(view: Page[P]) -> Page[P]:
-    """Let those in who signed in to this tenant, and answer a domain error by a page that says what is wrong.
+    """Let those in who signed in to this tenant and didn't ask for too much, and answer a domain error by a page that
+    says what is wrong.
 
     A tenant that isn't ready, and a form from another site, are refused as by the middleware, which the host may have
     forgotten.
@@ -46,11 +56,18 @@ def tenant_page(view: Page[P]) -> Page[P]:
         schema_name = current_schema()
         try:
             require_ready(schema_name)
-            return _turned_away(request) or view(request, *args, **kwargs)
+            turned_away = _turned_away(request)
+            if turned_away is not None:
+                return turned_away
+            charge_page(request)
+            return view(request, *args, **kwargs)
         except TenantNotReady as error:
             return refuse(request, error.readiness)
         except MessagingError as error:
-            return error_page(request, title=headline(error), reason=describe(error), status=status_of(error))
+            answer = error_page(request, title=headline(error), reason=describe(error), status=status_of(error))
+            if isinstance(error, RateLimited):
+                answer["Retry-After"] = str(math.ceil(error.retry_after))
+            return answer
         except DatabaseError as error:
             # In a broken transaction nothing can be asked; the middleware does it afterwards.
             is_broken = connections[TENANT_DATABASE].in_atomic_block

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
+from ..actions import look_up_users
 from ..exceptions import Conflict, Forbidden, Invalid, NotFound
 from ..models.rooms import NAME_LENGTH
-from ..selectors import find_users
 from .access import status_of
-from .texts import describe
+from .texts import MOST_NAMES, describe, too_many_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
 
 T = TypeVar("T")
+
+MOST_CHARACTERS = 20_000
+"""Longest list of usernames, in characters."""
 
 
 class ActionForm(forms.Form):
@@ -46,14 +49,23 @@ class UsernamesField(forms.CharField):
     """Usernames, with or without ``@``, separated by commas, semicolons or spaces."""
 
     def to_python(self, value: Any) -> Any:
-        """Return the names, each once."""
+        """Return the names, each once; what is too long is refused before anything is done with it."""
+        if len(value or "") > MOST_CHARACTERS:
+            raise forms.ValidationError(too_many_names())
         names = (name.removeprefix("@") for name in re.split(r"[\s,;]+", super().to_python(value) or ""))
-        return list(dict.fromkeys(filter(None, names)))
+        found = list(dict.fromkeys(filter(None, names)))
+        if len(found) > MOST_NAMES:
+            raise forms.ValidationError(too_many_names())
+        return found
 
     def run_validators(self, value: Any) -> None:
         """Validate each name as text."""
         for name in value:
             super().run_validators(name)
+
+    def widget_attrs(self, widget: forms.Widget) -> dict[str, Any]:
+        """Let as much be typed as is read; the validators' limit is that of a single name."""
+        return super().widget_attrs(widget) | {"maxlength": str(MOST_CHARACTERS)}
 
 
 class PeopleForm(ActionForm):
@@ -73,8 +85,8 @@ class PeopleForm(ActionForm):
     def clean_people(self) -> list[AbstractBaseUser]:
         """Turn the names into users."""
         try:
-            return find_users(usernames=self.cleaned_data["people"])
-        except NotFound as error:
+            return look_up_users(self.actor, usernames=self.cleaned_data["people"])
+        except (Invalid, NotFound) as error:
             raise forms.ValidationError(describe(error)) from error
 
 
@@ -88,10 +100,9 @@ class DirectForm(PeopleForm):
 
     def clean_people(self) -> list[AbstractBaseUser]:
         """Take exactly one."""
-        people = super().clean_people()
-        if len(people) != 1:
+        if len(self.cleaned_data["people"]) != 1:
             raise forms.ValidationError(_("Give one username."))
-        return people
+        return super().clean_people()
 
 
 class RoomForm(PeopleForm):

@@ -8,6 +8,7 @@ from django.views.decorators.http import require_POST
 from .. import actions
 from .access import actor, tenant_page
 from .forms import AddMembersForm
+from .limits import charge_room
 from .messages import room_page
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 def add_members(request: HttpRequest, room_id: int) -> HttpResponse:
     """Add users to a room by their names."""
     user = actor(request)
+    charge_room(user, room_id)
     form = AddMembersForm(user, request.POST)
 
     def add(data: dict[str, Any]) -> bool:
@@ -36,5 +38,14 @@ def add_members(request: HttpRequest, room_id: int) -> HttpResponse:
 @require_POST
 def leave_room(request: HttpRequest, room_id: int) -> HttpResponse:
     """Leave a room and go back to the conversations."""
+    charge_room(actor(request), room_id)
     actions.leave_room(actor(request), room_id=room_id)
     return redirect("tenant_messaging:room-list")
+
+
+@tenant_page
+@require_POST
+def rejoin_room(request: HttpRequest, room_id: int) -> HttpResponse:
+    """Come back to a room that the user left, and go there."""
+    actions.rejoin_room(actor(request), room_id=room_id)
+    return redirect("tenant_messaging:room", room_id)

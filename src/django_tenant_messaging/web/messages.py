@@ -12,6 +12,7 @@ from ..models.content import isolated
 from ..selectors import list_members, room_history, user_ref
 from .access import actor, tenant_page
 from .forms import AddMembersForm, RenameForm, SendForm
+from .limits import charge_room
 from .pages import page_context
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def room(request: HttpRequest, room_id: int) -> HttpResponse:
     """Show a room; a POST sends a message there, for browsers in which the page's module doesn't run."""
     if request.method != "POST":
         return room_page(request, room_id)
+    charge_room(actor(request), room_id)
     form = SendForm(request.POST)
     sent = form.perform(lambda data: actions.send_message(actor(request), room_id=room_id, **data))
     if sent is None:

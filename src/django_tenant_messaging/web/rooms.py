@@ -7,9 +7,10 @@ from django.views.decorators.http import require_POST, require_safe
 
 from .. import actions
 from ..conf import messaging_settings
-from ..selectors import list_conversations
+from ..selectors import left_rooms, list_conversations
 from .access import actor, tenant_page
 from .forms import DirectForm, RenameForm, RoomForm
+from .limits import charge_room
 from .messages import room_page
 from .pages import page_context
 
@@ -55,6 +56,7 @@ def open_direct(request: HttpRequest) -> HttpResponse:
 def rename_room(request: HttpRequest, room_id: int) -> HttpResponse:
     """Give a group another name."""
     user = actor(request)
+    charge_room(user, room_id)
     form = RenameForm(request.POST)
     renamed = form.perform(lambda data: actions.rename_room(user, room_id=room_id, name=data["name"]))
     if renamed is None:
@@ -80,6 +82,7 @@ def _page(
             unreadLimit=messaging_settings.UNREAD_COUNT_LIMIT,
         ),
         "conversations": conversations,
+        "left_rooms": left_rooms(user),
         "room_form": room_form or RoomForm(user),
         "direct_form": direct_form or DirectForm(user),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from django.utils.translation import gettext as _
@@ -12,6 +13,12 @@ from ..types import SchemaState
 
 if TYPE_CHECKING:
     from ..exceptions import MessagingError
+
+
+LONG = 60
+"""Seconds past which a pause is told in minutes."""
+MOST_NAMES = 200
+"""Most usernames of one form."""
 
 
 def headline(error: MessagingError) -> str:
@@ -34,11 +41,19 @@ def describe(error: MessagingError) -> str:
     if usernames := error.details.get("usernames"):
         names = ", ".join(map(isolated, usernames))
         return _("There is no user here with this name: %(names)s.") % {"names": names}
+    if left := error.details.get("left"):
+        names = ", ".join(map(isolated, left))
+        return _("They left this room, and only they themselves can come back: %(names)s.") % {"names": names}
+    if error.details.get("retry_after", 0) > LONG:
+        minutes = math.ceil(error.details["retry_after"] / 60)
+        return _("You have done this often today. You can do it again in %(minutes)s minutes.") % {"minutes": minutes}
     fields = {entry["field"] for entry in error.details.get("errors", ())}
     if "other" in fields:
         return _("A direct conversation needs somebody else.")
     if "members" in fields:
         return _("A room has at most %(count)s members.") % {"count": messaging_settings.MAX_ROOM_MEMBERS}
+    if fields & {"users", "usernames"}:
+        return too_many_names()
     if "name" in fields:
         return name_rule()
     if "content" in fields:
@@ -49,6 +64,13 @@ def describe(error: MessagingError) -> str:
 def name_rule() -> str:
     """Return what a room's name has to be."""
     return _("The room needs a name of at most 120 characters.")
+
+
+def too_many_names() -> str:
+    """Return how many people may be named at once."""
+    limits = messaging_settings.DAILY_LIMIT_LOOKUPS, messaging_settings.DAILY_LIMIT_MEMBERS
+    most = min([MOST_NAMES, *(int(limit[1]) for limit in limits if limit is not None)])
+    return _("Give at most %(count)s usernames at once.") % {"count": most}
 
 
 def content_rule() -> str:

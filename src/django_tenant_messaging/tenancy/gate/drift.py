@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from ...types import Readiness
 
 APP_LABEL = "django_tenant_messaging"
-FIRST_MIGRATION = "django_tenant_messaging.migrations.0001_initial"
+WITH_USER_KEYS = tuple(f"django_tenant_messaging.migrations.{name}" for name in ("0001_initial", "0003_allowances"))
+"""The migrations that make constraints of which the models don't tell."""
 LOCK_TIMEOUT = 10_000
 """Milliseconds that a repair waits for a table in use: what comes after it would queue behind it."""
 
@@ -222,7 +223,6 @@ def _constrain_user_keys(gaps: Gaps, editor: Any) -> None:
         (model._meta.model_name, field.name) for model, field in gaps.columns if model._meta.app_label == APP_LABEL
     }
     if made:
-        first = import_module(FIRST_MIGRATION)
-        keys = [key for key in first.USER_KEYS if key[:2] in made]
+        keys = [key for name in WITH_USER_KEYS for key in import_module(name).USER_KEYS if key[:2] in made]
         models = [*ours, *(model for model, _field in gaps.columns)]
-        first.constrain_user_keys(models[0]._meta.apps, editor, keys)
+        import_module(WITH_USER_KEYS[0]).constrain_user_keys(models[0]._meta.apps, editor, keys)
