@@ -21,7 +21,7 @@ from ..conf import messaging_settings
 from .identifiers import as_sent, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from psycopg.pq.abc import PGconn, PGresult
 
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 PARAMETER = re.compile(r"(?<!%)%\((\w+)\)s")
 SET_PATH = b"SELECT pg_catalog.set_config('search_path', $1, false)"
+PATH_STATEMENT = b"messaging_path"
 PLAN_FOR_LARGE_TABLES = b"SELECT pg_catalog.set_config('enable_seqscan', 'off', true)"
 """While a plan is made: a table that is small then may have grown when the plan is used."""
 GROWTH = 4
@@ -67,6 +68,7 @@ class PreparedStatements:
         self._prepared: OrderedDict[bytes, _Statement] = OrderedDict()
         self._seen: OrderedDict[bytes, None] = OrderedDict()
         self._number = 0
+        self._can_set_path = False
         self._failures = 0
 
     def run(self, text: str, values: Mapping[str, Any], path: Sequence[str] | None) -> str | None:
@@ -82,12 +84,13 @@ class PreparedStatements:
             return self._run(sent, [_as_text(values[name]) for name in names], path)
         except (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement):
             self._prepared.clear()
+            self._can_set_path = False
             self._failures += 1
             logger.warning("A database connection has lost its prepared statements: is there a pooler between?")
             return None
 
     def _run(self, text: bytes, values: list[bytes | None], path: Sequence[str] | None) -> str:
-        steps: list[Step] = [] if path is None else [partial(_set_path, path)]
+        steps: list[Step] = [] if path is None else list(self._setting(path))
         statement = self._prepared.get(text)
         if statement is not None and not statement.is_outgrown:
             statement.uses += 1
@@ -118,6 +121,12 @@ class PreparedStatements:
                 partial(_execute, name, values),
             ]
         )
+
+    def _setting(self, path: Sequence[str]) -> Iterator[Step]:
+        if not self._can_set_path:
+            self._can_set_path = True
+            yield lambda connection: connection.send_prepare(PATH_STATEMENT, SET_PATH)
+        yield partial(_execute, PATH_STATEMENT, [as_sent(", ".join(quoted(name) for name in path)).encode()])
 
     def _comes_again(self, text: bytes) -> bool:
         """Say whether a text came before, not too long ago, and remember that it came."""
@@ -179,10 +188,6 @@ class PreparedStatements:
         if result.status not in FINE:
             raise errors.error_from_result(result)
         return result
-
-
-def _set_path(path: Sequence[str], connection: PGconn) -> None:
-    connection.send_query_params(SET_PATH, [as_sent(", ".join(quoted(name) for name in path)).encode()])
 
 
 def _execute(name: bytes, values: Sequence[bytes | None], connection: PGconn) -> None:
