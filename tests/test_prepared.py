@@ -65,7 +65,9 @@ def execute(statement: str) -> None:
 
 def prepared() -> list[tuple[str, str]]:
     """Name and text of the connection's statements, in the order in which they were prepared."""
-    return rows("SELECT name, statement FROM pg_prepared_statements WHERE name ~ '^messaging_[0-9]' ORDER BY prepare_time")
+    return rows(
+        r"SELECT name, statement FROM pg_prepared_statements WHERE name ~ '^messaging_\d' ORDER BY prepare_time"
+    )
 
 
 def test_each_tenant_has_its_plan_and_its_messages(tenants: tuple[Tenant, Tenant]) -> None:
@@ -237,7 +239,7 @@ def test_a_plan_made_for_small_tables_reads_no_large_one(acme: Tenant, monkeypat
 
 
 def kept_plans() -> list[str]:
-    found = rows("SELECT name, cardinality(parameter_types) FROM pg_prepared_statements WHERE name ~ '^messaging_[0-9]'")
+    found = rows(r"SELECT name, cardinality(parameter_types) FROM pg_prepared_statements WHERE name ~ '^messaging_\d'")
     return [
         "\n".join(line for (line,) in rows(f"EXPLAIN EXECUTE {name} ({', '.join(['NULL'] * number)})"))
         for name, number in found
@@ -247,7 +249,7 @@ def kept_plans() -> list[str]:
 def test_the_plan_is_for_all_values(acme: Tenant) -> None:
     for number in range(3):
         send(acme, f"{number}")
-    counts = "SELECT custom_plans, generic_plans FROM pg_prepared_statements WHERE name ~ '^messaging_[0-9]'"
+    counts = r"SELECT custom_plans, generic_plans FROM pg_prepared_statements WHERE name ~ '^messaging_\d'"
     assert in_tenant("acme", rows, counts) == [(0, 2)]
 
 
