@@ -12,6 +12,7 @@ from django.test import override_settings
 from django.utils import timezone
 
 from django_tenant_messaging import actions
+from django_tenant_messaging.actions import notifications as marking
 from django_tenant_messaging.actions import reading
 from django_tenant_messaging.events import PresenceChanged, ReadPositionMoved, TypingChanged, bus
 from django_tenant_messaging.exceptions import Invalid, NotFound
@@ -109,18 +110,18 @@ def test_reading_queries(world: World) -> None:
     for number in range(30):
         actions.send_message(world.alice, room_id=TEAM, content=f"@bob {number}")
     for seq in (1, 30):
-        with exactly(3):
+        with exactly(2):
             actions.mark_read(world.bob, room_id=TEAM, seq=seq)
     with exactly(1):
         actions.mark_read(world.bob, room_id=TEAM, seq=30)
     room_id = Message.objects.create(sender=world.alice, receiver=world.bob, content="Hi").room_id
-    with exactly(4):
+    with exactly(2):
         actions.mark_read(world.bob, room_id=room_id, seq=1)
 
 
 def test_reading_without_waiting_costs_one_query_more(world: World) -> None:
     actions.send_message(world.alice, room_id=TEAM, content="@bob hello")
-    with exactly(4):
+    with exactly(3):
         assert actions.mark_read_where_free(world.bob, room_id=TEAM, seq=1) == 1
     with exactly(1):
         assert actions.mark_read_where_free(world.bob, room_id=TEAM, seq=1) == 1
@@ -167,6 +168,68 @@ def test_read_positions_never_go_back(world: World) -> None:
     assert Membership.objects.get(room_id=TEAM, user=world.bob).last_read_seq == 40
 
 
+@pytest.fixture
+def steps_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "BATCH", 2)
+
+
+@pytest.mark.usefixtures("steps_of_two")
+def test_much_is_read_in_steps_that_each_leave_a_true_position(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    last = [Message.objects.create(sender=world.alice, receiver=world.bob, content=str(n)) for n in range(5)][-1]
+    place = Membership.objects.get(room_id=last.room_id, user=world.bob)
+    with exactly(4):
+        assert actions.mark_read(world.bob, room_id=last.room_id, seq=5) == 5
+    assert unread(world.bob) == 0
+    Membership.objects.update(last_read_seq=0)
+    Message.objects.update(is_read=False)
+    Notification.objects.update(is_read=False)
+    step = reading._step
+    done: list[int] = []
+
+    def step_or_die(*args: Any) -> int:
+        if done:
+            raise OperationalError("killed")
+        done.append(step(*args))
+        return done[0]
+
+    monkeypatch.setattr(reading, "_step", step_or_die)
+    with pytest.raises(OperationalError):
+        actions.mark_read(world.bob, room_id=last.room_id, seq=5)
+    place.refresh_from_db()
+    assert place.last_read_seq == Message.objects.filter(is_read=True).count() == 2
+    assert unread(world.bob) == 3
+    monkeypatch.setattr(reading, "_step", step)
+    assert actions.mark_read(world.bob, room_id=last.room_id, seq=5) == 5
+    assert unread(world.bob) == Message.objects.filter(is_read=False).count() == 0
+
+
+@pytest.mark.usefixtures("steps_of_two")
+def test_who_has_many_notifications_reads_one_room_of_them(world: World, events: list[Any]) -> None:
+    for number in range(3):
+        Message.objects.create(sender=world.alice, receiver=world.bob, content=str(number))
+        actions.send_message(world.alice, room_id=TEAM, content=f"@bob {number}")
+    assert actions.mark_read(world.bob, room_id=TEAM, seq=2) == 2
+    assert unread(world.bob) == 4
+    assert actions.mark_read(world.bob, room_id=TEAM, seq=3) == 3
+    assert unread(world.bob) == 3
+    # An edit of what was read before tells Bob of it again.
+    first = Message.objects.filter(room_id=TEAM).earliest("seq")
+    Notification.objects.filter(message=first).delete()
+    actions.edit_message(world.alice, room_id=TEAM, message_id=first.pk, content="@bob once more")
+    assert unread(world.bob) == 4
+    assert actions.mark_read(world.bob, room_id=TEAM, seq=4) == 4
+    assert unread(world.bob) == 3
+    assert [event.seq for event in events if isinstance(event, ReadPositionMoved)] == [2, 3, 4]
+
+
+def test_messages_that_were_made_unread_again_are_read_with_the_next(world: World) -> None:
+    last = [Message.objects.create(sender=world.alice, receiver=world.bob, content=str(n)) for n in range(5)][-1]
+    actions.mark_read(world.bob, room_id=last.room_id, seq=4)
+    Message.objects.update(is_read=False)
+    assert actions.mark_read(world.bob, room_id=last.room_id, seq=5) == 5
+    assert not Message.objects.filter(is_read=False).exists()
+
+
 # Notifications
 
 
@@ -185,6 +248,19 @@ def test_marking_notifications(world: World) -> None:
         assert actions.mark_notifications_read(world.bob) == 2
     assert (unread(world.bob), unread(world.alice)) == (0, 1)
     assert {second.pk, third.pk} <= set(Notification.objects.filter(is_read=True).values_list("pk", flat=True))
+
+
+def test_many_notifications_are_marked_in_steps(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(marking, "BATCH", 2)
+    for number in range(5):
+        Message.objects.create(sender=world.alice, receiver=world.bob, content=str(number))
+    keys = [key for (key,) in Notification.objects.filter(user=world.bob).values_list("pk")]
+    with exactly(2):
+        assert actions.mark_notifications_read(world.bob, notification_ids=[*keys[:3], 2**63, -1]) == 3
+    Notification.objects.update(is_read=False)
+    with exactly(3):
+        assert actions.mark_notifications_read(world.bob) == 5
+    assert unread(world.bob) == 0
 
 
 def test_notifications_with_impossible_ids(world: World) -> None:

@@ -81,7 +81,7 @@ def test_a_part_read_from_the_database_closes_the_gap_once(order: list[int], kno
     # The number before the last was replaced by a later change: the database has no state of it.
     kept = [seq for seq in range(after + 1, HEAD + 8) if seq != HEAD + 6]
     hints = [hint(seq, before) for before, seq in zip([after, *kept], kept, strict=False)]
-    feed.fill(after, Changes((), HEAD + 7, complete=True), hints)
+    feed.fill(after, Changes((), HEAD + 7, complete=True), {}, hints)
     assert feed.head == HEAD + 7
     assert listener.seqs == sorted(set(listener.seqs))
     assert not feed.pending
@@ -93,14 +93,14 @@ def test_a_part_read_from_the_database_closes_the_gap_once(order: list[int], kno
 def test_a_tail_that_was_replaced_moves_the_position_only() -> None:
     feed, listener, _gaps = listen()
     feed.start(HEAD)
-    feed.fill(HEAD, Changes((), HEAD + 3, complete=True), [])
+    feed.fill(HEAD, Changes((), HEAD + 3, complete=True), {}, [])
     assert (feed.head, listener.seqs) == (HEAD + 3, [HEAD + 3])
 
 
 def test_what_was_read_for_another_position_is_ignored() -> None:
     feed, listener, _gaps = listen()
     feed.start(HEAD)
-    feed.fill(HEAD - 1, Changes((), HEAD + 3, complete=True), [hint(HEAD + 3, HEAD - 1)])
+    feed.fill(HEAD - 1, Changes((), HEAD + 3, complete=True), {}, [hint(HEAD + 3, HEAD - 1)])
     assert (feed.head, listener.seqs) == (HEAD, [])
 
 

@@ -92,7 +92,6 @@ class Room:
                 ref = (UserRef(user, user),)
                 joined, left = ((), ref) if user in self.left else (ref, ())
                 found[last] = MembersChanged("acme", ROOM, last, 0, joined, left)
-        returned = {user: seq for user, seq in self.joined.items() if seq > after}
         events: list[Any] = []
         for seq in sorted(found):
             event = found[seq]
@@ -102,7 +101,10 @@ class Room:
                 else MembersChanged("acme", ROOM, seq, after, event.joined, event.left)
             )
             after = seq
-        return Changes(tuple(events), end, complete, returned)
+        return Changes(tuple(events), end, complete)
+
+    def read_returns(self, _room_id: int, *, after: int) -> dict[str, int]:
+        return {user: seq for user, seq in self.joined.items() if seq > after}
 
     def access_room(self, user: Any, room_id: int) -> RoomPosition:
         if user.pk in self.left:
@@ -327,6 +329,7 @@ def patches(room: Room) -> Iterator[Any]:
         yield patch.object(module, "run_in_tenant", at_once)
     for module in (hub, catchup):
         yield patch.object(module, "read_changes", room.read_changes)
+    yield patch.object(hub, "read_returns", room.read_returns)
     yield patch.object(catchup, "access_membership", room.access_room)
     yield patch.object(following, "room_positions", room.room_positions)
     yield patch.object(following, "room_positions_of", room.room_positions_of)

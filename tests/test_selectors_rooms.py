@@ -188,7 +188,7 @@ def test_members_cost_the_same_for_any_number(world: World, count: int) -> None:
     room = actions.create_room(world.alice, name="crowd", members=crowd)
     for user in crowd:
         connection_opened(user, process="here")
-    with exactly(2):
+    with exactly(3):
         assert len(list_members(world.alice, room.pk)) == count + 1
     with exactly(1):
         assert len(online_contacts_of([world.alice])[0]) == count

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -309,6 +310,32 @@ def test_add_members_and_leave(acme: Tenant, alice: Client, room: ChatRoom) -> N
     assert [member.user.username for member in members] == ["bob", "carol"]
 
 
+def test_members_of_a_large_room_come_in_pages(acme: Tenant, alice: Client, room: ChatRoom) -> None:
+    with acme.activated():
+        crowd = get_user_model().objects.bulk_create(get_user_model()(username=f"user{n:03}") for n in range(250))
+        actions.add_members(acme.users["alice"], room_id=room.pk, users=crowd)
+    response: Any = alice.get(f"/messages/rooms/{room.pk}/")
+    assert config(response)["members"] == {
+        "number": 252,
+        "mostCounted": 1000,
+        "areAll": False,
+        "tellsPresence": False,
+    }
+    seen: list[str] = []
+    pages = 0
+    while response is not None:
+        pages += 1
+        text = response.content.decode()
+        assert text.count('class="member"') <= 101
+        seen += re.findall(r'<bdi data-part="name">(\w+)</bdi>', text)
+        following = re.search(r'href="(/messages/rooms/\d+/members/\?after=\d+)"', text)
+        response = alice.get(following[1]) if following else None
+    assert pages == 3
+    assert sorted(seen) == sorted(["alice", "bob", *(user.username for user in crowd)])
+    assert alice.get(f"/messages/rooms/{room.pk}/members/?after=nobody").status_code == 400
+    assert alice.get("/messages/rooms/999/members/").status_code == 404
+
+
 def test_a_direct_conversation_can_not_be_left_or_joined(acme: Tenant, alice: Client) -> None:
     path = alice.post("/messages/rooms/direct/", {"direct-people": "bob"})["Location"]
     assert alice.post(f"{path}leave/").status_code == 403
@@ -406,7 +433,9 @@ def test_notifications_are_shown_and_marked(acme: Tenant, bob: Client, room: Cha
 @pytest.mark.parametrize("path", ["create/", "direct/", "1/members/", "1/name/", "1/leave/", "../notifications/read/"])
 def test_writes_need_a_post_and_a_token(acme: Tenant, path: str) -> None:
     client = acme.client(acme.users["alice"])
-    assert client.get(f"/messages/rooms/{path}".replace("rooms/../", "")).status_code == 405
+    # Where members are added they are listed too, to those who are in the room.
+    refused = 404 if path == "1/members/" else 405
+    assert client.get(f"/messages/rooms/{path}".replace("rooms/../", "")).status_code == refused
     client.handler.enforce_csrf_checks = True
     assert client.post(f"/messages/rooms/{path}".replace("rooms/../", "")).status_code == 403
 

@@ -99,7 +99,8 @@ def _message_statement() -> str:
     return f"""{_member_and_counter()}, message AS (
     SELECT seq, sender_id, content, deleted_at, extract(epoch FROM clock_timestamp() - timestamp)::float8 AS age
     FROM {table_of(Message)}
-    WHERE id = %(message)s AND room_id = %(room)s AND EXISTS (SELECT FROM counter)
+    -- Found by its id: no index begins with a sum.
+    WHERE id = %(message)s AND room_id + 0 = %(room)s AND EXISTS (SELECT FROM counter)
     FOR NO KEY UPDATE
 )
 SELECT role, (SELECT kind FROM {table_of(ChatRoom)} WHERE id = %(room)s),

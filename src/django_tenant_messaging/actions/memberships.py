@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from django.db import transaction
+from django.db import connections, transaction
 from django.db.models.functions import Now
 
 from ..conf import messaging_settings
@@ -16,14 +16,14 @@ from ..events import MembersChanged, RoomsChanged, emit_on_commit
 from ..exceptions import Forbidden, Invalid, NotFound
 from ..models import ChatRoom, DailyAllowance, Membership, RoomCounter
 from ..models.memberships import ACTIVE
-from ..selectors import access_membership, user_ref
+from ..selectors import access_membership, user_key_type, user_ref
 from ..selectors.rooms import MAX_ID
-from ..tenancy import TENANT_DATABASE, current_schema
+from ..tenancy import TENANT_DATABASE, current_schema, table_of
 from .allowances import use_allowance
 from .rooms import require_room_size, require_tenant_members
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from django.contrib.auth.models import AbstractBaseUser
 
@@ -105,7 +105,8 @@ def leave_room(actor: AbstractBaseUser, *, room_id: int) -> None:
 def _require_owner(room_id: int) -> None:
     """Make the longest member of a locked room its owner when it has none."""
     remaining = Membership.objects.filter(ACTIVE, room_id=room_id)
-    if not remaining.filter(role=Membership.Role.OWNER).exists():
+    # All of them, as they are few: asked for any, the planner may look at everybody.
+    if not remaining.filter(role=Membership.Role.OWNER).values_list("pk"):
         heir = remaining.order_by("joined_seq", "pk").values("pk")[:1]
         Membership.objects.filter(pk__in=heir).update(role=Membership.Role.OWNER)
 
@@ -147,10 +148,23 @@ def _join(room_id: int, newcomers: Collection[AbstractBaseUser], known: dict[Any
     }
     returning = [known[user.pk].pk for user in newcomers if user.pk in known]
     Membership.objects.filter(pk__in=returning).update(**place)
-    Membership.objects.bulk_create(
-        Membership(room_id=room_id, user_id=user.pk, **place) for user in newcomers if user.pk not in known
-    )
+    _insert(room_id, [user.pk for user in newcomers if user.pk not in known], place)
     _announce(room_id, seq, joined=newcomers)
+
+
+def _insert(room_id: int, user_keys: list[Any], place: Mapping[str, Any]) -> None:
+    """Insert the places of newcomers, in one statement that takes a tenth of the time of as many objects: the room's
+    sends wait for it.
+    """
+    positions = ("joined_seq", "changed_seq", "last_read_seq", "visible_after_seq")
+    with connections[TENANT_DATABASE].cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO {table_of(Membership)}"
+            f" (room_id, user_id, role, joined_at, left_by_choice, {', '.join(positions)})"
+            " SELECT %s, key, %s, statement_timestamp(), false, %s, %s, %s, %s"
+            f" FROM unnest(%s::{user_key_type()}[]) key",
+            [room_id, Membership.Role.MEMBER, *(place[name] for name in positions), user_keys],
+        )
 
 
 def _leave(member: Membership, user: AbstractBaseUser, *, left_by_choice: bool) -> None:

@@ -9,7 +9,7 @@ from .hints import Hint, skip_to
 from .packets import Packet, packets_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from ..selectors import Changes
     from .socket import Seat, Socket
@@ -111,13 +111,13 @@ class RoomFeed:
     def _has_place(self, hint: Hint) -> bool:
         return len(self.pending) < MAX_PENDING or hint.after == self.head
 
-    def fill(self, after: int, changes: Changes, hints: list[Hint]) -> None:
+    def fill(self, after: int, changes: Changes, returns: Mapping[str, int], hints: list[Hint]) -> None:
         """Take what was read from the database after a position."""
         if self.head is None or self.head != after:
             return
         # Who joined meanwhile, and was here before, had left: what is read may hold what was written in between.
-        for socket, seat in list(self.sockets.items()) if changes.joined else ():
-            if changes.joined.get(socket.user_id, 0) > (after if seat.is_live else seat.position):
+        for socket, seat in list(self.sockets.items()) if returns else ():
+            if returns.get(socket.user_id, 0) > (after if seat.is_live else seat.position):
                 socket.drop_room(self.room_id)
                 self._on_return(socket)
         end = hints[-1].seq if hints else after

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..conf import messaging_settings
 from ..exceptions import MessagingError
 from ..limits import Limiter, limits_of_settings, share_limiter, unshare_limiter
-from ..selectors import read_changes
+from ..selectors import Changes, read_changes, read_returns
 from ..tenancy import run_in_tenant
 from . import link
 from .access import AccessKeeper
@@ -376,10 +376,8 @@ class Hub:
             await asyncio.sleep(patience)
             while feed.pending or (feed.head or 0) < up_to:
                 after = feed.head or 0
-                changes = await run_in_tenant(
-                    feed.schema_name, read_changes, feed.room_id, after=after, limit=FILL_PAGE
-                )
-                feed.fill(after, changes, [hint_of(event) for event in changes.events])
+                changes, returns = await run_in_tenant(feed.schema_name, _read, feed.room_id, after)
+                feed.fill(after, changes, returns, [hint_of(event) for event in changes.events])
                 if feed.head == after:
                     # What waits is past the database's head, so it is of another history.
                     feed.pending.clear()
@@ -407,3 +405,8 @@ class Hub:
                 socket.close(CloseCode.TOO_SLOW)
             elif socket.is_welcomed:
                 socket.beat()
+
+
+def _read(room_id: int, after: int) -> tuple[Changes, dict[str, int]]:
+    changes = read_changes(room_id, after=after, limit=FILL_PAGE)
+    return changes, read_returns(room_id, after=after)

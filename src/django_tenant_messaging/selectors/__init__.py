@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from .conversations import list_conversations, room_positions, room_positions_of, rooms_among
+from .conversations import list_conversations
 from .heads import Heads, read_heads, read_joins
 from .history import room_history
 from .left_rooms import left_rooms
 from .logins import LoginsAsked, read_logins
-from .members import list_members, mentioned_members, online_contacts_of
+from .members import count_members, list_members, mentioned_members, online_contacts_of
 from .messages import message_by_id, messages_by_id
 from .notifications import list_notifications
+from .positions import room_positions, room_positions_of, rooms_among
 from .revisions import list_revisions, was_written_as
-from .rooms import access_membership, access_quietness, access_room, quiet_room_ids
-from .timeline import Changes, read_changes
+from .rooms import access_membership, access_quietness, access_room, owns_room, quiet_room_ids
+from .timeline import Changes, read_changes, read_returns
 from .users import find_users, user_key_type, user_ref, username_field
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "access_membership",
     "access_quietness",
     "access_room",
+    "count_members",
     "find_users",
     "left_rooms",
     "list_conversations",
@@ -32,11 +34,13 @@ __all__ = [
     "message_by_id",
     "messages_by_id",
     "online_contacts_of",
+    "owns_room",
     "quiet_room_ids",
     "read_changes",
     "read_heads",
     "read_joins",
     "read_logins",
+    "read_returns",
     "room_history",
     "room_positions",
     "room_positions_of",

@@ -5,57 +5,106 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
 from django.db import connections
-from django.db.models import OuterRef, Subquery
 from django.db.models.functions import Lower
 
+from ..conf import messaging_settings
+from ..exceptions import Invalid
 from ..models import Membership, UserStatus
 from ..models.memberships import ACTIVE
 from ..tenancy import TENANT_DATABASE, column_of, table_of
 from ..types import MemberData, UserRef
 from .rooms import access_room
-from .users import user_key_type, user_ref, username_field
+from .users import user_key_type, username_field
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+    from datetime import datetime
 
     from django.contrib.auth.models import AbstractBaseUser
 
 MAX_CONTACTS = 1_000
+MEMBER_PAGE = 200
+MOST_COUNTED = 1_000
 
 
-def list_members(user: AbstractBaseUser, room_id: int) -> list[MemberData]:
-    """Return the members of a room that the user is in, by username, with their online status; two queries.
+def list_members(
+    user: AbstractBaseUser, room_id: int, *, after: str | None = None, limit: int = MEMBER_PAGE
+) -> list[MemberData]:
+    """Return members of a room that the user is in, with their online status: the first ones, or those after a user, by
+    id. Three queries.
+
+    Members come in the order of their users' keys, ``limit`` of them, 1 to 200: no order by name could be followed
+    without reading them all. Raises :class:`~django_tenant_messaging.exceptions.NotFound` for someone who isn't a
+    member, ``Invalid`` for a limit out of range or an ``after`` that can't be a user's id.
+    """
+    if not 1 <= limit <= MEMBER_PAGE:
+        raise Invalid.field("limit", f"must be 1 to {MEMBER_PAGE}, is {limit}")
+    access_room(user, room_id)
+    members = Membership.objects.filter(ACTIVE, room_id=room_id).order_by("user_id")
+    if after is not None:
+        members = members.filter(user_id__gt=_user_key(after))
+    page = {row.user_id: row for row in members.only("user_id", "role", "last_read_seq")[:limit]}
+    with connections[TENANT_DATABASE].cursor() as cursor:
+        cursor.execute(_people(), [list(page)])
+        return [_as_member(page[key], *about) for key, *about in cursor.fetchall()]
+
+
+def count_members(user: AbstractBaseUser, room_id: int) -> int:
+    """Return how many members a room has that the user is in; counting stops at 1,001. Two queries.
 
     Raises :class:`~django_tenant_messaging.exceptions.NotFound` for someone who isn't a member.
     """
     access_room(user, room_id)
-    name = f"user__{username_field()}"
-    status = UserStatus.objects.filter(user=OuterRef("user"))
-    members = (
-        Membership.objects.filter(ACTIVE, room_id=room_id)
-        .select_related("user")
-        .only("role", "last_read_seq", name)
-        .annotate(online=Subquery(status.values("is_online")[:1]), seen=Subquery(status.values("last_seen")[:1]))
-        .order_by(name)
+    return Membership.objects.filter(ACTIVE, room_id=room_id).order_by("user_id")[: MOST_COUNTED + 1].count()
+
+
+def _user_key(given: str) -> Any:
+    key: Any = get_user_model()._meta.pk
+    try:
+        return key.get_prep_value(key.to_python(given))
+    except (ValidationError, ValueError) as error:
+        raise Invalid.field("after", "must be the id of a user") from error
+
+
+def _as_member(row: Membership, name: str, is_online: bool | None, last_seen: datetime | None) -> MemberData:
+    return MemberData(
+        user=UserRef(str(row.user_id), name),
+        role="owner" if row.role == "owner" else "member",
+        is_online=bool(is_online),
+        last_seen=last_seen,
+        read_seq=row.last_read_seq,
     )
-    return [
-        MemberData(
-            user=user_ref(member.user),
-            role="owner" if member.role == "owner" else "member",
-            is_online=bool(member.online),
-            last_seen=member.seen,
-            read_seq=member.last_read_seq,
-        )
-        for member in members
-    ]
+
+
+@lru_cache(maxsize=1)
+def _people() -> str:
+    user = get_user_model()
+    key = column_of(user, "pk")
+    return f"""
+SELECT u.{key}, u.{column_of(user, username_field())}, status.is_online, status.last_seen
+FROM {table_of(user)} u LEFT JOIN LATERAL (
+    SELECT is_online, last_seen FROM {table_of(UserStatus)} WHERE user_id = u.{key} LIMIT 1
+) status ON true
+WHERE u.{key} = ANY(%s::{user_key_type()}[])
+ORDER BY u.{key}
+"""
 
 
 def online_contacts_of(users: Sequence[AbstractBaseUser]) -> list[list[UserRef]]:
-    """Return for each user who is online among those that share a room with them, at most 1,000; one query."""
+    """Return for each user who is online among those that share a quiet room with them, at most 1,000; one query.
+
+    Of a room with more than ``EPHEMERAL_ROOM_LIMIT`` members nobody is told who comes and goes, nor who is there.
+    """
     found: list[list[UserRef]] = [[] for _ in users]
+    values: dict[str, Any] = {
+        "users": [user.pk for user in users],
+        "most": MAX_CONTACTS,
+        "quiet": messaging_settings.EPHEMERAL_ROOM_LIMIT,
+    }
     with connections[TENANT_DATABASE].cursor() as cursor:
-        cursor.execute(_online_contacts(), [[user.pk for user in users], MAX_CONTACTS])
+        cursor.execute(_online_contacts(), values)
         for place, key, name in cursor:
             found[place - 1].append(UserRef(id=str(key), username=name))
     return found
@@ -63,23 +112,29 @@ def online_contacts_of(users: Sequence[AbstractBaseUser]) -> list[list[UserRef]]
 
 @lru_cache(maxsize=1)
 def _online_contacts() -> str:
-    # Written out, as every connection asks: building the query took longer than running it. Each one's status is looked
-    # up by itself: joined, all who are online would be read by their index wherever the planner believes them to be
-    # few, as its statistics of last night say.
+    # Each one's status is looked up by itself: joined, all who are online would be read by their index wherever the
+    # planner believes them to be few, as its statistics of last night say.
     user = get_user_model()
-    member, status = table_of(Membership), table_of(UserStatus)
-    key, name = column_of(user, "pk"), column_of(user, username_field())
+    member = table_of(Membership)
     return f"""
 SELECT who.place, contact.key, contact.name
-FROM unnest(%s::{user_key_type()}[]) WITH ORDINALITY who(key, place)
+FROM unnest(%(users)s::{user_key_type()}[]) WITH ORDINALITY who(key, place)
 CROSS JOIN LATERAL (
-    SELECT u.{key} AS key, u.{name} AS name FROM {table_of(user)} u
-    WHERE u.{key} IN (
-        SELECT theirs.user_id FROM {member} mine JOIN {member} theirs USING (room_id)
-        WHERE mine.user_id = who.key AND mine.left_seq IS NULL AND theirs.left_seq IS NULL
-              AND (SELECT is_online FROM {status} WHERE user_id = theirs.user_id)
-    ) AND u.{key} <> who.key
-    ORDER BY u.{key} LIMIT %s
+    SELECT other.key, (SELECT {column_of(user, username_field())} FROM {table_of(user)}
+                       WHERE {column_of(user, "pk")} = other.key) AS name
+    FROM (
+        SELECT DISTINCT theirs.user_id AS key
+        FROM (SELECT room_id FROM {member} WHERE user_id = who.key AND left_seq IS NULL OFFSET 0) mine
+        CROSS JOIN LATERAL (
+            SELECT user_id, count(*) OVER () AS number FROM (
+                SELECT user_id FROM {member} WHERE room_id = mine.room_id AND left_seq IS NULL
+                ORDER BY user_id LIMIT %(quiet)s + 1
+            ) first
+        ) theirs
+        WHERE theirs.number <= %(quiet)s AND theirs.user_id <> who.key
+    ) other
+    WHERE (SELECT is_online FROM {table_of(UserStatus)} WHERE user_id = other.key)
+    ORDER BY other.key LIMIT %(most)s
 ) contact
 ORDER BY who.place, contact.key
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..events import MembersChanged, MessageChanged, MessagePosted, RoomRenamed, TimelineEvent
@@ -13,7 +13,7 @@ from .messages import load_messages
 from .users import user_ref, username_field
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from ..types import UserRef
 
@@ -22,19 +22,16 @@ if TYPE_CHECKING:
 class Changes:
     """What happened in a room after a position. The events bring a reader to ``seq``; ``complete`` says whether that
     is the room's head.
-
-    ``joined`` says of the users (by id) who joined after the position when they last did so, also past ``seq``. Who was
-    a member before must have left in between: of leaving and joining again only the joining is stored.
     """
 
     events: tuple[TimelineEvent, ...]
     seq: int
     complete: bool
-    joined: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_changes(room_id: int, *, after: int, limit: int) -> Changes:
-    """Return the current states of what changed after a position, at most ``limit`` messages; four queries at most.
+    """Return the current states of what changed after a position, at most ``limit`` messages and as many members, those
+    of one change all together; four queries, five for a change of more members than that.
 
     The head is read first: whatever has a number up to it is committed and visible by then, and what comes later has
     a higher number. No right is checked: the caller knows from where on its readers may see the room.
@@ -45,29 +42,44 @@ def read_changes(room_id: int, *, after: int, limit: int) -> Changes:
         return Changes((), after, complete=True)
     rows = Message.objects.filter(room_id=room_id, changed_seq__gt=after, changed_seq__lte=head)
     messages = load_messages(rows.order_by("changed_seq")[: limit + 1])
-    complete = len(messages) <= limit
-    messages = messages[:limit]
-    end = head if complete else messages[-1].changed_seq
+    end = head if len(messages) <= limit else messages[limit - 1].changed_seq
+    members, end = _changed_members(room_id, after, end, limit)
     schema_name = current_schema()
-    members = _changed_members(room_id, after)
     events: dict[int, TimelineEvent] = {
         seq: MembersChanged(schema_name, room_id, seq, seq - 1, tuple(joined), tuple(left))
         for seq, (joined, left) in _comings_and_goings(members).items()
-        if seq <= end
     }
     if after < renamed_seq <= end:
         events[renamed_seq] = RoomRenamed(schema_name, room_id, renamed_seq, renamed_seq - 1, name)
     for message in messages:
         seq = message.changed_seq
-        kind = MessagePosted if seq == message.seq else MessageChanged
-        events[seq] = kind(schema_name, room_id, seq, seq - 1, message)
-    joined = {str(row.user_id): row.joined_seq for row in members if row.joined_seq > after}
-    return Changes(tuple(_chained(events, after)), end, complete, joined)
+        if seq <= end:
+            kind = MessagePosted if seq == message.seq else MessageChanged
+            events[seq] = kind(schema_name, room_id, seq, seq - 1, message)
+    return Changes(tuple(_chained(events, after)), end, complete=end == head)
 
 
-def _changed_members(room_id: int, after: int) -> list[Membership]:
-    rows = Membership.objects.filter(room_id=room_id, changed_seq__gt=after).select_related("user")
-    return list(rows.only("changed_seq", "joined_seq", "left_seq", f"user__{username_field()}"))
+def read_returns(room_id: int, *, after: int) -> dict[str, int]:
+    """Return of the users (by id) who joined after a position when they last did so; one query.
+
+    Who was a member before must have left in between: of leaving and joining again only the joining is stored.
+    """
+    rows = Membership.objects.filter(room_id=room_id, changed_seq__gt=after, joined_seq__gt=after)
+    return {str(key): seq for key, seq in rows.values_list("user_id", "joined_seq")}
+
+
+def _changed_members(room_id: int, after: int, end: int, limit: int) -> tuple[list[Membership], int]:
+    """Return the members who came or went up to a position, and the position up to which these are all."""
+    changed = Membership.objects.filter(room_id=room_id, changed_seq__gt=after, changed_seq__lte=end)
+    about = changed.select_related("user").only("changed_seq", "left_seq", f"user__{username_field()}")
+    rows = about.order_by("changed_seq")
+    members = list(rows[: limit + 1])
+    if len(members) <= limit:
+        return members, end
+    over = members[limit].changed_seq
+    if over == members[0].changed_seq:
+        return list(rows.filter(changed_seq=over)), over
+    return [member for member in members if member.changed_seq < over], over - 1
 
 
 def _comings_and_goings(members: Iterable[Membership]) -> dict[int, tuple[list[UserRef], list[UserRef]]]:

@@ -3,12 +3,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from django.shortcuts import redirect
-from django.views.decorators.http import require_POST
+from django.views.decorators.http import require_http_methods, require_POST
 
 from .. import actions
 from .access import actor, tenant_page
 from .forms import AddMembersForm
 from .limits import charge_room
+from .members import members_page
 from .messages import room_page
 
 if TYPE_CHECKING:
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
 
 
 @tenant_page
-@require_POST
-def add_members(request: HttpRequest, room_id: int) -> HttpResponse:
-    """Add users to a room by their names."""
+@require_http_methods(["GET", "HEAD", "POST"])
+def members(request: HttpRequest, room_id: int) -> HttpResponse:
+    """Show a page of a room's members; a POST adds users to it by their names."""
+    if request.method != "POST":
+        return members_page(request, room_id)
     user = actor(request)
     charge_room(user, room_id)
     form = AddMembersForm(user, request.POST)

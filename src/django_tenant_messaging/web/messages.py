@@ -9,10 +9,11 @@ from django.views.decorators.http import require_http_methods
 from .. import actions
 from ..conf import messaging_settings
 from ..models.content import isolated
-from ..selectors import list_members, room_history, user_ref
+from ..selectors import owns_room, room_history
 from .access import actor, tenant_page
 from .forms import AddMembersForm, RenameForm, SendForm
 from .limits import charge_room
+from .members import MembersPage
 from .pages import page_context
 
 if TYPE_CHECKING:
@@ -45,16 +46,15 @@ def room_page(
     """Answer a room's newest messages and its members, with what a form said."""
     user = actor(request)
     page = room_history(user, room_id=room_id)
-    members = list_members(user, room_id)
-    me = user_ref(user)
+    members = MembersPage.of(user, page.room)
     context = {
         **page_context(
             user,
             [page.room],
             room=room_id,
             readSeq=page.room.read_seq,
-            ownsRoom=page.room.kind == "group"
-            and any(member.user == me and member.role == "owner" for member in members),
+            members=members.config(),
+            ownsRoom=page.room.kind == "group" and owns_room(user, room_id),
             editWindow=messaging_settings.EDIT_WINDOW,
         ),
         "page": page,

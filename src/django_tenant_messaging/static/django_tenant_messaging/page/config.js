@@ -39,6 +39,12 @@ import { byId } from "./dom.js";
  * @property {{ [code: string]: string }} errors
  * @property {string} otherError
  *
+ * @typedef {object} Members What the page shows of a room's members.
+ * @property {number} number How many there are.
+ * @property {number} mostCounted Where counting stopped.
+ * @property {boolean} areAll Whether the page shows them all.
+ * @property {boolean} tellsPresence Whether the server tells who of them comes and goes.
+ *
  * @typedef {object} Config What the server tells the page's module.
  * @property {string} socket
  * @property {UserRef} me
@@ -50,6 +56,7 @@ import { byId } from "./dom.js";
  * @property {number} unreadLimit Of the list of conversations: where counting stops.
  * @property {number} room Of a room's page.
  * @property {number} readSeq Of a room's page.
+ * @property {Members} members Of a room's page.
  * @property {boolean} ownsRoom Of a room's page: whether the user may delete what others wrote.
  * @property {number | null} editWindow Of a room's page: for how many seconds a message may be edited.
  */

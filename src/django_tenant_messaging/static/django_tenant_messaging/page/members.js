@@ -11,8 +11,9 @@ export class Members {
    * @param {MessagingClient} client
    * @param {Config} config
    */
-  constructor(client, { room, me, texts }) {
+  constructor(client, { room, me, members, texts }) {
     this.texts = texts;
+    this.members = members;
     this.list = byId("members");
     const toggle = byId("members-toggle");
     toggle.addEventListener("click", () => {
@@ -20,6 +21,9 @@ export class Members {
       toggle.setAttribute("aria-expanded", String(isOpen));
     });
     this.listen(client, "hello", ({ online }) => {
+      if (!members.tellsPresence) {
+        return;
+      }
       const ids = new Set([me.id, ...online.map((/** @type {UserRef} */ user) => user.id)]);
       for (const item of this.items()) {
         this.setOnline(item, ids.has(item.dataset.user ?? ""));
@@ -35,7 +39,7 @@ export class Members {
       if (frame.room === room) {
         frame.joined.forEach((/** @type {UserRef} */ user) => this.add(user));
         frame.left.forEach((/** @type {UserRef} */ user) => this.find(user.id)?.remove());
-        byId("members-number").textContent = String(this.list.childElementCount);
+        this.count(frame.joined.length - frame.left.length);
       }
     });
   }
@@ -47,6 +51,14 @@ export class Members {
    */
   listen(client, name, listener) {
     client.addEventListener(name, (event) => listener(/** @type {import("../client.js").ClientEvent} */ (event).detail));
+  }
+
+  /** @param {number} change */
+  count(change) {
+    if (this.members.number <= this.members.mostCounted) {
+      this.members.number += change;
+      byId("members-number").textContent = String(this.members.number);
+    }
   }
 
   /** @returns {HTMLElement[]} */
@@ -61,7 +73,8 @@ export class Members {
 
   /** @param {UserRef} user */
   add({ id, username }) {
-    if (this.find(id) === undefined) {
+    // Of a room with more members than the page shows, newcomers are on another page.
+    if (this.members.areAll && this.find(id) === undefined) {
       const item = fromTemplate("member-template");
       item.dataset.user = id;
       part(item, "name").textContent = username;
