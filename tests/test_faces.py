@@ -54,6 +54,7 @@ PAGES = {
     "rename-room": ("post", "/messages/rooms/1/name/"),
     "add-members": ("post", "/messages/rooms/1/members/"),
     "leave-room": ("post", "/messages/rooms/1/leave/"),
+    "rejoin-room": ("post", "/messages/rooms/1/rejoin/"),
     "mark-notifications-read": ("post", "/messages/notifications/read/"),
 }
 HEALTH = {"migrations"}
