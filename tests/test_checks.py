@@ -168,7 +168,37 @@ WRONG: list[tuple[str, Any, str]] = [
     ("NEW_MEMBERS_SEE_HISTORY", 1, "True or False"),
     ("CHANNEL_LAYER", "", "a non-empty string"),
     ("ALLOWED_ORIGINS", "https://app.example.com", "a list of origins"),
-    ("ALLOWED_ORIGINS", ["app.example.com"], "a list of origins"),
+    *(
+        ("ALLOWED_ORIGINS", [origin], "a list of origins")
+        for origin in (
+            "app.example.com",
+            "https://",
+            "https://*",
+            "https://*.example.com",
+            "*",
+            "null",
+            "",
+            "https://app.example.com/",
+            "https://app.example.com/chat",
+            "https://app.example.com?",
+            "https://app.example.com#x",
+            "https://user@app.example.com",
+            "https://app.example.com:",
+            "https://app.example.com:0",
+            "https://app.example.com:65536",
+            "https://app.example.com:443",
+            "http://app.example.com:80",
+            "https://app.example.com:https",
+            "https://App.example.com",
+            "HTTPS://app.example.com",
+            "https://app example.com",
+            "https://app.example.com\n",
+            "https://bücher.example",
+            "ws://app.example.com",
+            "https://https://app.example.com",
+            7,
+        )
+    ),
     *(
         ("TRUSTED_PROXIES", value, "a list of addresses and networks")
         for value in ("10.0.0.0/8", ["proxy.internal"], ["10.0.0.1/8"], ["0.0.0.0/0"], ["::/0"], [10], ["*"])
@@ -187,6 +217,20 @@ def test_e003_wrong_value(name: str, value: Any, expected: str) -> None:
     assert identifier == "E003"
     assert message.startswith(f"TENANT_MESSAGING['{name}'] is {value!r}, which is not {expected}")
     assert hint.startswith("Its default is ")
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://app.example.com",
+        "http://localhost",
+        "https://app.example.com:8443",
+        "https://[::1]:444",
+        "http://10.0.0.1:443",
+    ],
+)
+def test_origins_as_browsers_write_them_are_accepted(origin: str) -> None:
+    assert not_accepted(ALLOWED_ORIGINS=[origin]) == []
 
 
 def test_e003_path_to_a_module_that_breaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -805,3 +849,89 @@ def _empty_schema(database_url: str, name: str) -> None:
 
     with psycopg.connect(database_url, autocommit=True) as own:
         own.execute(f"DROP SCHEMA {name} CASCADE; CREATE SCHEMA {name}")
+
+
+# Settings that contradict each other, and what others could see or do
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"MAX_CONTENT_LENGTH": 40_000}, "MAX_FRAME_BYTES is 131072: a message of MAX_CONTENT_LENGTH"),
+        ({"MAX_FRAME_BYTES": 41_023}, "MAX_FRAME_BYTES is 41023"),
+        ({"SOCKET_QUEUE_BYTES": 131_071}, "SOCKET_QUEUE_BYTES is 131071, less than MAX_FRAME_BYTES (131072)"),
+        ({"LOCK_TIMEOUT": 15}, "LOCK_TIMEOUT (15 s) never ends a wait"),
+    ],
+    ids=str,
+)
+def test_w023_settings_that_contradict_each_other(given: dict[str, Any], named: str) -> None:
+    identifier, message, hint = the_only(TENANT_MESSAGING=given)
+    assert identifier == "W023"
+    assert named in message
+    assert any(name in hint for name in given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"MAX_FRAME_BYTES": 41_024},
+        {"SOCKET_QUEUE_BYTES": 131_072},
+        {"LOCK_TIMEOUT": 14.9},
+        {"LOCK_TIMEOUT": 60, "STATEMENT_TIMEOUT": None},
+        {"LOCK_TIMEOUT": None},
+    ],
+    ids=str,
+)
+def test_settings_that_fit_together_are_not_reported(given: dict[str, Any]) -> None:
+    assert nothing_is_said(TENANT_MESSAGING=given)
+
+
+def at_deploy(**host: Any) -> Found:
+    """What only `check --deploy` says about a host with these settings, of ours."""
+    with override_settings(**host):
+        return [message for message in found(include_deployment_checks=True) if message not in found()]
+
+
+def test_w024_details_for_everybody() -> None:
+    both = {"SHOW_MIGRATION_DETAILS": True, "SHOW_HEALTH_DETAILS": True}
+    ((identifier, message, hint),) = at_deploy(TENANT_MESSAGING=both)
+    assert identifier == "W024"
+    assert message.startswith("SHOW_MIGRATION_DETAILS and SHOW_HEALTH_DETAILS let everybody see")
+    assert "INTERNAL_IPS" in hint
+    for given in ({}, dict.fromkeys(both, False), {"SHOW_HEALTH_DETAILS": lambda _request: True}):
+        assert at_deploy(TENANT_MESSAGING=given) == []
+    assert at_deploy(TENANT_MESSAGING=both, DEBUG=True) == []
+
+
+def test_w025_forms_from_all_subdomains() -> None:
+    ((identifier, message, _hint),) = at_deploy(
+        CSRF_TRUSTED_ORIGINS=["https://*.example.com", "https://app.example.com"]
+    )
+    assert identifier == "W025"
+    assert "has 'https://*.example.com':" in message
+    assert at_deploy(CSRF_TRUSTED_ORIGINS=["https://app.example.com"]) == []
+
+
+def test_w026_any_host_name() -> None:
+    ((identifier, message, hint),) = at_deploy(ALLOWED_HOSTS=["*"])
+    assert identifier == "W026"
+    assert "any host name is accepted" in message
+    assert "'.example.com'" in hint
+    assert at_deploy(ALLOWED_HOSTS=[".example.com"]) == []
+
+
+def test_w027_origins_without_tls() -> None:
+    origins = ["http://app.example.com", "https://app.example.com"]
+    ((identifier, message, _hint),) = at_deploy(TENANT_MESSAGING={"ALLOWED_ORIGINS": origins})
+    assert identifier == "W027"
+    assert "has 'http://app.example.com':" in message
+    assert at_deploy(TENANT_MESSAGING={"ALLOWED_ORIGINS": origins[1:]}) == []
+    assert at_deploy(TENANT_MESSAGING={"ALLOWED_ORIGINS": origins}, DEBUG=True) == []
+
+
+def test_what_is_wrong_by_itself_is_said_once() -> None:
+    given = {"ALLOWED_ORIGINS": 7, "MAX_FRAME_BYTES": "large", "SHOW_HEALTH_DETAILS": True}
+    with override_settings(TENANT_MESSAGING=given):
+        assert {identifier for identifier, *_ in found(include_deployment_checks=True)} == {"E003"}
+    with override_settings(TENANT_MESSAGING=None):
+        assert {identifier for identifier, *_ in found(include_deployment_checks=True)} == {"E001"}

@@ -55,6 +55,8 @@ class TenantMessagingConfig(AppConfig):
         register(checks.check_connections, "tenant_messaging")
         register(checks.check_channel_layers, "tenant_messaging")
         register(checks.check_shared_layer, "tenant_messaging", deploy=True)
+        register(checks.check_relations, "tenant_messaging")
+        register(checks.check_exposure, "tenant_messaging", Tags.security, deploy=True)
         register(checks.check_bypass, "tenant_messaging")
         register(checks.check_tenants, "tenant_messaging", Tags.database)
         if find_spec("prometheus_client"):

@@ -6,6 +6,7 @@ cached at import. Unknown names and wrong values are reported by the system chec
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
@@ -67,12 +68,25 @@ RATE_LIMIT = Rule(
 FLAG = Rule("True or False", lambda value: isinstance(value, bool))
 STRING = Rule("a string", lambda value: isinstance(value, str))
 TEXT = Rule("a non-empty string", lambda value: isinstance(value, str) and value != "")
+ORIGIN = re.compile(
+    r"(?P<scheme>https?)://(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9.-]*[a-z0-9])?)(:(?P<port>[1-9][0-9]{0,4}))?"
+)
+DEFAULT_PORTS = {"http": "80", "https": "443"}
+
+
+def _origin(value: Any) -> bool:
+    """Say whether a value is an origin as browsers write it, without the scheme's own port."""
+    found = ORIGIN.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        return False
+    port = found["port"]
+    return port is None or (int(port) < 65_536 and port != DEFAULT_PORTS[found["scheme"]])
+
+
 ORIGINS = Rule(
-    'a list of origins such as "https://app.example.com"',
-    lambda value: (
-        isinstance(value, list | tuple)
-        and all(isinstance(item, str) and item.startswith(("http://", "https://")) for item in value)
-    ),
+    'a list of origins such as "https://app.example.com" or "https://app.example.com:8443" (in lower case, nothing'
+    " after the host and port, and no port that the scheme has anyway)",
+    lambda value: isinstance(value, list | tuple) and all(_origin(item) for item in value),
 )
 
 
@@ -272,7 +286,8 @@ class MessagingSettings:
     if some of them reach that database by another address (as by PgBouncer): otherwise they don't believe each other's
     hints, and learn from the database within ``RECONCILE_INTERVAL``."""
     ALLOWED_ORIGINS: Setting[list[str] | tuple[str, ...]] = Setting((), ORIGINS)
-    """Origins besides the tenant's own domains from which a page may open the WebSocket."""
+    """Origins besides the tenant's own domains from which a page may open the WebSocket: scheme, host, and port if it
+    isn't the scheme's own, as browsers write them."""
     TENANT_MEMBERSHIP: Setting[str | Callable[[Any, str], bool] | None] = Setting(None, HOOK)
     """``callable(user, schema_name) -> bool`` (or its dotted path): whether a user may use the tenant, by its pages,
     its sockets or the admin's part about messages; superusers are asked for as well. Required when the user model lives

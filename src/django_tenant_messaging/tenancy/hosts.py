@@ -76,7 +76,7 @@ def origin_allowed(request: HttpRequest, tenant: Tenant) -> bool:
     """
     # A repeated header arrives joined by commas, which no origin contains. `request.headers` would copy all of them.
     origin = request.META.get("HTTP_ORIGIN", "").strip().lower()
-    if origin in {allowed.lower().rstrip("/") for allowed in messaging_settings.ALLOWED_ORIGINS}:
+    if origin in messaging_settings.ALLOWED_ORIGINS:
         return True
     # Read like a Host header: what isn't a plain scheme, name and port is no origin.
     scheme, _separator, authority = origin.partition("://")

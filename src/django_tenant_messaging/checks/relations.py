@@ -1,0 +1,54 @@
+"""Checks of settings that are each allowed and contradict each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.core.checks import CheckMessage, Warning  # noqa: A004 - the name of Django's documentation
+
+from ..conf import messaging_settings
+from .settings import check_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BYTES_OF_A_CHARACTER = 4
+"""In UTF-8, of the longest."""
+ENVELOPE = 1_024
+"""Bytes of a frame besides its text."""
+
+
+def check_relations(**_kwargs: Any) -> list[CheckMessage]:
+    """Report settings that together forbid what each of them allows (W023)."""
+    # What is wrong by itself is the other check's subject.
+    if check_settings():
+        return []
+    return [
+        Warning(f"In TENANT_MESSAGING {contradiction}.", hint=f"{remedy}.", id="tenant_messaging.W023")
+        for contradiction, remedy in (*_sizes(), *_times())
+    ]
+
+
+def _sizes() -> Iterator[tuple[str, str]]:
+    frame = messaging_settings.MAX_FRAME_BYTES
+    longest = BYTES_OF_A_CHARACTER * messaging_settings.MAX_CONTENT_LENGTH + ENVELOPE
+    if frame < longest:
+        yield (
+            f"MAX_FRAME_BYTES is {frame}: a message of MAX_CONTENT_LENGTH characters may need {longest} bytes",
+            "Raise MAX_FRAME_BYTES or lower MAX_CONTENT_LENGTH",
+        )
+    queue = messaging_settings.SOCKET_QUEUE_BYTES
+    if queue < frame:
+        yield (
+            f"SOCKET_QUEUE_BYTES is {queue}, less than MAX_FRAME_BYTES ({frame}): one large message fills a queue",
+            "Raise SOCKET_QUEUE_BYTES or lower MAX_FRAME_BYTES",
+        )
+
+
+def _times() -> Iterator[tuple[str, str]]:
+    lock, statement = messaging_settings.LOCK_TIMEOUT, messaging_settings.STATEMENT_TIMEOUT
+    if lock is not None and statement is not None and lock >= statement:
+        yield (
+            f"LOCK_TIMEOUT ({lock:g} s) never ends a wait, as STATEMENT_TIMEOUT ({statement:g} s) does it before",
+            "Let LOCK_TIMEOUT be shorter than STATEMENT_TIMEOUT",
+        )
