@@ -35,7 +35,7 @@ from django_tenant_messaging.selectors import (
     room_history,
 )
 from django_tenant_messaging.tenancy import current_schema
-from django_tenant_messaging.types import UserRef
+from django_tenant_messaging.types import RevisionPage, UserRef
 from tests.harness.queries import exactly
 from tests.harness.together import outcomes, together
 from tests.harness.world import TEAM, THEIRS, made_world
@@ -134,8 +134,8 @@ def test_each_text_before_is_kept_with_its_time(world: World) -> None:
         actions.edit_message(world.alice, room_id=TEAM, message_id=first.id, content=content)
         for content in ("two", "three", "two")
     ]
-    with exactly(3):
-        revisions = list_revisions(world.bob, room_id=TEAM, message_id=first.id)
+    with exactly(4):
+        revisions = list_revisions(world.bob, room_id=TEAM, message_id=first.id).revisions
     assert [revision.content for revision in revisions] == ["one", "two", "three"]
     moments = [first.timestamp, *(state.edited_at for state in states)]
     assert [(revision.written_at, revision.replaced_at) for revision in revisions] == list(pairwise(moments))
@@ -335,8 +335,8 @@ def test_queries_of_changes(world: World) -> None:
             actions.edit_message(world.alice, room_id=TEAM, message_id=first.id, content="@bob three")
         for number in range(20):
             actions.edit_message(world.alice, room_id=TEAM, message_id=first.id, content=f"@bob @alice {number}")
-        with exactly(3):
-            assert len(list_revisions(world.bob, room_id=TEAM, message_id=first.id)) == 22
+        with exactly(4):
+            assert len(list_revisions(world.bob, room_id=TEAM, message_id=first.id).revisions) == 22
         with exactly(4):
             actions.delete_message(world.alice, room_id=TEAM, message_id=first.id)
         with exactly(3):
@@ -385,7 +385,7 @@ def test_deleted_message(world: World, events: list[Any], told: list[Any], by: s
     assert told == [("deleted", "acme", "", author)]
     for model in (Mention, Notification, MessageRevision):
         assert not model._default_manager.filter(message_id=first.id).exists()
-    assert list_revisions(world.bob, room_id=TEAM, message_id=first.id) == []
+    assert list_revisions(world.bob, room_id=TEAM, message_id=first.id).revisions == ()
     assert message_by_id(reply.id) == reply
     assert [message.id for message in room_history(world.bob, room_id=TEAM).messages] == [first.id, reply.id]
     # Nothing of the text is left in the tenant.
@@ -476,14 +476,32 @@ def test_earlier_versions_are_read_in_pages(world: World) -> None:
     first = say(world, "0")
     for number in range(1, 6):
         actions.edit_message(world.alice, room_id=TEAM, message_id=first.id, content=str(number))
-    newest = list_revisions(world.bob, room_id=TEAM, message_id=first.id, limit=2)
-    assert [revision.content for revision in newest] == ["3", "4"]
-    older = list_revisions(world.bob, room_id=TEAM, message_id=first.id, before=newest[0].id, limit=50)
-    assert [revision.content for revision in older] == ["0", "1", "2"]
-    assert list_revisions(world.bob, room_id=TEAM, message_id=first.id, before=0) == []
+
+    def page(**place: int) -> RevisionPage:
+        return list_revisions(world.bob, room_id=TEAM, message_id=first.id, **place)
+
+    newest = page(limit=2)
+    assert ([revision.content for revision in newest.revisions], newest.has_before) == (["3", "4"], True)
+    for limit in (3, 50):
+        older = page(before=newest.revisions[0].id, limit=limit)
+        assert ([revision.content for revision in older.revisions], older.has_before) == (["0", "1", "2"], False)
+    assert page(before=0) == RevisionPage((), has_before=False)
     for limit in (0, 201, -1):
         with pytest.raises(Invalid):
             list_revisions(world.bob, room_id=TEAM, message_id=first.id, limit=limit)
+
+
+def test_pages_of_earlier_versions_end_early_where_they_are_long(world: World, settings: Any) -> None:
+    settings.TENANT_MESSAGING = {"HISTORY_PAGE_BYTES": 3 * (2_000 + 512)}
+    first = say(world, "0")
+    for number in range(1, 9):
+        actions.edit_message(world.alice, room_id=TEAM, message_id=first.id, content=str(number) + "\u00e9" * 999)
+    before, pages = None, []
+    for _ in range(3):
+        page = list_revisions(world.bob, room_id=TEAM, message_id=first.id, before=before)
+        pages.append(("".join(revision.content[0] for revision in page.revisions), page.has_before))
+        before = page.revisions[0].id
+    assert pages == [("567", True), ("234", True), ("01", False)]
 
 
 # Renaming
@@ -579,7 +597,7 @@ def test_many_edits_at_once_lose_no_text(world: World) -> None:
     mentioned = [user.username for user in last.mentioned_users]
     assert mentioned == [name for name in ("bob", "carol") if name in last.content]
     assert Notification.objects.filter(message_id=first.id).count() == 2
-    revisions = list_revisions(world.bob, room_id=TEAM, message_id=first.id)
+    revisions = list_revisions(world.bob, room_id=TEAM, message_id=first.id).revisions
     assert all(one.replaced_at == other.written_at for one, other in pairwise(revisions))
 
 

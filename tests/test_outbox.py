@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from django_tenant_messaging.realtime.backlog import Backlog
 from django_tenant_messaging.realtime.close_codes import CloseCode
 from django_tenant_messaging.realtime.outbox import JOINED_FRAMES, Outbox, joined
 
@@ -23,14 +24,14 @@ STUCK_SOON = {"SOCKET_STUCK_TIMEOUT": 0.1}
 class Client:
     """What an ASGI server's `send` does: takes an event at once, or makes the writer wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, backlog: Backlog | None = None) -> None:
         self.sent: list[dict[str, Any]] = []
         self.ends = 0
         self.cancelled = 0
         self.error: Exception | None = None
         self._turns: asyncio.Semaphore | None = None
         self._took = asyncio.Event()
-        self.outbox = Outbox(self.send, self._end)
+        self.outbox = Outbox(self.send, self._end, backlog or Backlog())
 
     def _end(self) -> None:
         self.ends += 1
@@ -178,11 +179,15 @@ class TestWhileTheClientMakesItWait:
         await client.drained()
         assert how_full(client) == (False, False)
         client.stop_reading()
-        put(client, "on its way", "x" * 65_536)
-        assert how_full(client) == (False, True)
+        put(client, "on its way", "x" * 30_000)
+        assert how_full(client) == (False, False)
+        put(client, "x" * 30_000)
+        assert how_full(client) == (True, False)
+        put(client, "x" * 30_000)
+        assert how_full(client) == (True, True)
         await client.drained()
         assert how_full(client) == (False, False)
-        assert client.outbox._queued_characters == 0
+        assert client.outbox._queued_bytes == 0
 
     async def test_events_are_given_up_and_the_rest_is_kept(self) -> None:
         client = Client()
@@ -195,7 +200,7 @@ class TestWhileTheClientMakesItWait:
         assert client.outbox.give_up_events() == {}
         await client.drained()
         assert client.texts == ["on its way", "reply 1", "reply 2"]
-        assert client.outbox._queued_characters == 0
+        assert client.outbox._queued_bytes == 0
 
 
 class TestTogether:
@@ -367,7 +372,7 @@ class TestGone:
         client.error = ConnectionResetError()
         await client.drained()
         assert (client.sent, client.outbox.is_broken, client.ends) == ([], True, 1)
-        assert (len(client.outbox._queue), client.outbox._queued_characters) == (0, 0)
+        assert (len(client.outbox._queue), client.outbox._queued_bytes) == (0, 0)
 
     @pytest.mark.parametrize("taken", [0, 1, 2])
     async def test_who_takes_nothing_is_given_up(self, taken: int, settings: Any) -> None:
@@ -388,7 +393,7 @@ class TestGone:
         assert client.cancelled == (1 if taken == 2 else 2)
         put(client, "lost")
         client.outbox.close(CloseCode.TOO_SLOW)
-        assert (len(client.sent), len(client.outbox._queue), client.outbox._queued_characters) == (taken, 0, 0)
+        assert (len(client.sent), len(client.outbox._queue), client.outbox._queued_bytes) == (taken, 0, 0)
 
     async def test_who_takes_something_too_late_hears_why(self, settings: Any) -> None:
         settings.TENANT_MESSAGING = {"SOCKET_STUCK_TIMEOUT": 0.5}
@@ -419,7 +424,7 @@ class TestTheFirstStepTakenOutsideOfATask:
     """`_Begun`: what the server's `send` waits for is waited for by the writer's task, however it waits."""
 
     async def outbox(self, send: Callable[[dict[str, Any]], Any]) -> Outbox:
-        outbox = Outbox(send, lambda: None)
+        outbox = Outbox(send, lambda: None, Backlog())
         outbox.put("text")
         await written(outbox)
         return outbox
@@ -472,7 +477,7 @@ class TestTheFirstStepTakenOutsideOfATask:
             finally:
                 seen.append("cleaned up")
 
-        outbox = Outbox(send, lambda: None)
+        outbox = Outbox(send, lambda: None, Backlog())
         outbox.put("text")
         await started.wait()
         writer = outbox.writer
@@ -543,6 +548,6 @@ def test_any_course_ends_with_everything_in_order_or_given_up(steps: list[Any]) 
             await step(course)
         await course.client.drained()
         assert course.client.texts == [value for value in course.expected if value not in course.given_up]
-        assert course.client.outbox._queued_characters == 0
+        assert course.client.outbox._queued_bytes == 0
 
     asyncio.run(play())

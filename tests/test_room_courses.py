@@ -22,6 +22,7 @@ from django_tenant_messaging.events import MembersChanged, MessagePosted
 from django_tenant_messaging.exceptions import NotFound
 from django_tenant_messaging.payloads import Position, Resume
 from django_tenant_messaging.realtime import batching, catchup, following, hub
+from django_tenant_messaging.realtime.backlog import Backlog
 from django_tenant_messaging.realtime.commands import Commands
 from django_tenant_messaging.realtime.handshake import Standing
 from django_tenant_messaging.realtime.hints import Hint, hint_of
@@ -81,7 +82,7 @@ class Room:
 
     # What the selectors answer
 
-    def read_changes(self, _room_id: int, *, after: int, limit: int) -> Changes:
+    def read_changes(self, _room_id: int, *, after: int, limit: int, **_bound: int) -> Changes:
         messages = [seq for seq in self.messages if after < seq <= self.head]
         complete = len(messages) <= limit
         end = self.head if complete else messages[limit - 1]
@@ -138,6 +139,7 @@ class Client:
             send=self.take,
             catch_up=course.hub.catch_up,
             on_end=lambda: None,
+            backlog=Backlog(),
         )
         self.commands = Commands(self.socket, course.hub)
 

@@ -6,13 +6,16 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.db import connection
 from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from django_tenant_messaging import actions
 from django_tenant_messaging.exceptions import Invalid, NotFound
+from django_tenant_messaging.models import Message
 from django_tenant_messaging.selectors import room_history
 from tests.harness.queries import exactly
 from tests.harness.world import TEAM, THEIRS, made_world
@@ -129,14 +132,56 @@ def test_no_history_for_who_left(world: World) -> None:
 
 @pytest.mark.parametrize("limit", [2, 10])
 def test_pages_cost_the_same_for_any_history(world: World, limit: int) -> None:
-    with exactly(3):
+    with exactly(4):
         room_history(world.alice, room_id=TEAM, limit=limit)
-    with exactly(3):
+    with exactly(4):
         room_history(world.alice, room_id=TEAM, limit=limit, before=8)
-    with exactly(3):
+    with exactly(4):
         room_history(world.alice, room_id=TEAM, limit=limit, after=2)
-    with exactly(5):
+    with exactly(7):
         room_history(world.alice, room_id=TEAM, limit=limit, around=5)
+
+
+@pytest.fixture
+def long(world: World, settings: Any) -> None:
+    """Of the room's ten messages all are long but the last; three of the long ones fit into a page."""
+    settings.TENANT_MESSAGING = {"HISTORY_PAGE_BYTES": 3 * (2_000 + 512)}
+    Message.objects.filter(room_id=TEAM, seq__lt=10).update(content="\U0001f44b" * 500)
+
+
+@pytest.mark.parametrize(
+    ("place", "seqs"),
+    [
+        ({}, [8, 9, 10]),
+        ({"before": 6}, [3, 4, 5]),
+        ({"before": 4}, [1, 2, 3]),
+        ({"after": 0}, [1, 2, 3]),
+        ({"after": 6}, [7, 8, 9]),
+        ({"after": 7}, [8, 9, 10]),
+        # Half of the bytes for each side.
+        ({"around": 5}, [4, 5]),
+        ({"before": 6, "limit": 2}, [4, 5]),
+    ],
+)
+def test_a_page_of_long_messages_ends_early(world: World, long: None, place: dict[str, int], seqs: list[int]) -> None:
+    page = room_history(world.alice, room_id=TEAM, **place)
+    assert shown(page) == (seqs, seqs[0] > 1, seqs[-1] < 10)
+
+
+def test_a_page_holds_one_message_however_long(world: World, long: None, settings: Any) -> None:
+    settings.TENANT_MESSAGING = {"HISTORY_PAGE_BYTES": 100}
+    assert shown(room_history(world.alice, room_id=TEAM, before=5)) == ([4], True, True)
+    assert shown(room_history(world.alice, room_id=TEAM, after=5)) == ([6], True, True)
+    assert shown(room_history(world.alice, room_id=TEAM, around=5)) == ([4, 5], True, True)
+
+
+def test_what_does_not_fit_is_not_read(world: World, long: None) -> None:
+    with CaptureQueriesContext(connection) as captured:
+        room_history(world.alice, room_id=TEAM)
+    (reading,) = [query["sql"] for query in captured if '."content",' in query["sql"]]
+    with connection.cursor() as cursor:
+        cursor.execute(reading)
+        assert len(cursor.fetchall()) == 3
 
 
 PLACES = st.one_of(

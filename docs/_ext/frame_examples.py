@@ -68,6 +68,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "room": 7,
         "message_id": 980,
         "revisions": [{"id": 3, "content": "Good morning", "written_at": TIME, "replaced_at": LATER}],
+        "has_before": False,
     },
     "RenameReply": {"type": "ok", "id": "10", "room": 7, "name": "everybody"},
     "ReadReply": {"type": "ok", "id": "3", "room": 7, "seq": 42},

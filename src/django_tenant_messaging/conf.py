@@ -165,6 +165,9 @@ class MessagingSettings:
     """Unread counts stop here, so that they cost the same in a room with a million unread messages."""
     HISTORY_PAGE_LIMIT = Setting(200, at_least(1))
     """Most messages of one page of history."""
+    HISTORY_PAGE_BYTES = Setting(262_144, at_least(65_536))
+    """Most bytes of one page of history, of earlier versions, or of what a socket missed: the texts in UTF-8, and 512
+    besides for each. A page ends early, but holds one message at least."""
     RESUME_LIMIT = Setting(1_000, at_least(1))
     """Most timeline entries of one room that a resume sends; a client that missed more pages through the history."""
     MAX_FRAME_BYTES = Setting(131_072, at_least(1_024))
@@ -193,7 +196,10 @@ class MessagingSettings:
     SOCKET_QUEUE_EVENTS = Setting(256, at_least(8))
     """Most events that wait for a socket that reads slowly; past that it is caught up from the database."""
     SOCKET_QUEUE_BYTES = Setting(1_048_576, at_least(65_536))
-    """Most bytes that wait for a socket that reads slowly."""
+    """Most bytes that wait for a socket that reads slowly, by the memory that they take."""
+    USER_QUEUE_BYTES = Setting(4_194_304, at_least(65_536))
+    """Most bytes that wait, or are on their way, for all sockets of one user in a process. Past that nothing more is
+    read from the database for the user, until a socket reads on or is closed."""
     SOCKET_STUCK_TIMEOUT = Setting(15.0, seconds(0.1))
     """Seconds that a single write to a socket may take before the socket is closed with 4408. The close may take as
     long; a client that doesn't take that either is given up."""

@@ -66,6 +66,14 @@ class RevisionData:
 
 
 @dataclass(frozen=True, slots=True)
+class RevisionPage:
+    """A page of what a message said before its edits, oldest first."""
+
+    revisions: tuple[RevisionData, ...]
+    has_before: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SentMessage:
     """The outcome of a send. ``duplicate`` says that an earlier send with the same client id was repeated."""
 

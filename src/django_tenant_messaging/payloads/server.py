@@ -207,6 +207,7 @@ class RevisionsReply(OkFrame):
     room: int
     message_id: int
     revisions: list[RevisionPayload]
+    has_before: bool = Field(description="Whether there are older versions.")
 
 
 class RenameReply(OkFrame):

@@ -112,7 +112,8 @@ class MessagingWebSocket:
             return
         schema_name, standing = admitted
         await send({"type": "websocket.accept", "subprotocol": protocol})
-        socket = partial(Socket, schema_name=schema_name, standing=standing, scope=scope, send=send)
+        backlog = hub.backlog_of(schema_name, standing.user)
+        socket = partial(Socket, schema_name=schema_name, standing=standing, scope=scope, send=send, backlog=backlog)
         await _Connection(hub, socket, asked_at).serve(receive)
 
 
@@ -175,6 +176,7 @@ class _Connection:
         except Exception:
             logger.exception("[%s] A socket couldn't be served.", socket.schema_name)
             return False
+        await socket.outbox.wait_for_room()
         socket.tell(
             HelloFrame(
                 protocol=PROTOCOL,

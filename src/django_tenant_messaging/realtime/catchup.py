@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from ..conf import messaging_settings
 from ..exceptions import MessagingError, NotFound
 from ..selectors import Changes, access_membership, read_changes
 from ..tenancy import run_in_tenant
@@ -62,6 +63,8 @@ class CatchUp:
             if position >= head:
                 socket.caught_up(room_id)
                 return
+            # Before the work: what it returns would wait here all the same.
+            await socket.outbox.wait_for_room()
             try:
                 changes = await run_in_tenant(socket.schema_name, _read, socket.user, room_id, position)
             except NotFound:
@@ -86,7 +89,7 @@ class CatchUp:
 
 
 def _read(user: AbstractBaseUser, room_id: int, after: int) -> Changes:
-    changes = read_changes(room_id, after=after, limit=PAGE)
+    changes = read_changes(room_id, after=after, limit=PAGE, most_bytes=messaging_settings.HISTORY_PAGE_BYTES)
     # Asked last: a member after the reading was one when everything that was read happened, unless they left and came
     # back. What they may see begins later then.
     if access_membership(user, room_id).visible_after_seq > after:

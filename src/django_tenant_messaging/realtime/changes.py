@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 async def read_revisions(socket: Socket, frame: Revisions) -> RevisionsReply:
     """Read what a message was before, and return the reply."""
-    revisions = await run_in_tenant(
+    page = await run_in_tenant(
         socket.schema_name,
         selectors.list_revisions,
         socket.user,
@@ -42,7 +42,8 @@ async def read_revisions(socket: Socket, frame: Revisions) -> RevisionsReply:
         id=frame.id,
         room=frame.room,
         message_id=frame.message_id,
-        revisions=[RevisionPayload.of(revision) for revision in revisions],
+        revisions=[RevisionPayload.of(revision) for revision in page.revisions],
+        has_before=page.has_before,
     )
 
 

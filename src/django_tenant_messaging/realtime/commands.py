@@ -70,6 +70,8 @@ class Commands:
             self._send(frame)
             return
         await self._unanswered.at_most(0)
+        # Before the work: what it returns would wait here all the same.
+        await self._socket.outbox.wait_for_room()
         try:
             if isinstance(frame, Resume):
                 await _resume(self._socket, frame)

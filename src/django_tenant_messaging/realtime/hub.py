@@ -9,6 +9,7 @@ import uuid
 from collections import OrderedDict, defaultdict
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from ..conf import messaging_settings
 from ..exceptions import MessagingError
@@ -18,6 +19,7 @@ from ..tenancy import run_in_tenant
 from . import link
 from .access import AccessKeeper
 from .arrivals import Arrivals
+from .backlog import Backlog
 from .callers import Callers
 from .catchup import CatchUp
 from .close_codes import CloseCode
@@ -34,6 +36,8 @@ from .turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Iterator, Mapping
+
+    from django.contrib.auth.models import AbstractBaseUser
 
     from ..types import Readiness, RoomPosition, UserRef
     from .sealing import Message
@@ -100,6 +104,7 @@ class Hub:
         self.garbage = GarbageKeeper()
         self.feeds: dict[tuple[str, int], RoomFeed] = {}
         self.sockets: dict[tuple[str, str], set[Socket]] = defaultdict(set)
+        self._backlogs: WeakValueDictionary[tuple[str, str], Backlog] = WeakValueDictionary()
         self.is_draining = False
         """Whether the process is about to stop, so that nobody is let in."""
         self._is_running = False
@@ -210,6 +215,10 @@ class Hub:
             self.link.unsubscribe(socket.schema_name)
         self.presence.sockets_changed(socket.schema_name, socket.user)
         self.garbage.connection_ended()
+
+    def backlog_of(self, schema_name: str, user: AbstractBaseUser) -> Backlog:
+        """Return what counts the texts that wait for a user's sockets, as long as there is one."""
+        return self._backlogs.setdefault((schema_name, str(user.pk)), Backlog())
 
     def schemas(self) -> list[str]:
         """Return the schemas of the tenants that have sockets here."""

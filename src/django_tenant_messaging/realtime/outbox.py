@@ -7,10 +7,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from sys import getsizeof
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ..conf import messaging_settings
 from .close_codes import CloseCode
+
+if TYPE_CHECKING:
+    from .backlog import Backlog
 
 AsgiSend = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -31,36 +35,38 @@ class Outbox:
 
     As long as the server takes what it is given, a text is written in the very call that brings it. When it doesn't,
     because the client reads slowly, a task takes over, and what comes until it is through waits in a bounded queue.
-    Texts that waited are joined: see :func:`joined`.
+    Texts that waited are joined: see :func:`joined`. They count by the memory that they take.
     """
 
     _held: ClassVar[list[Outbox] | None] = None
     """Those whose writes are held back at the moment."""
 
     __slots__ = (
+        "_backlog",
         "_close_code",
         "_has_room",
-        "_max_characters",
+        "_max_bytes",
         "_max_texts",
         "_on_end",
         "_patience",
         "_queue",
-        "_queued_characters",
+        "_queued_bytes",
         "_send",
         "is_broken",
         "writer",
     )
 
-    def __init__(self, send: AsgiSend, on_end: Callable[[], None]) -> None:
+    def __init__(self, send: AsgiSend, on_end: Callable[[], None], backlog: Backlog) -> None:
         self._send = send
         self._on_end = on_end
+        self._backlog = backlog
         self._queue: deque[Waiting] = deque()
-        self._queued_characters = 0
+        self._queued_bytes = 0
         self._has_room: asyncio.Event | None = None
         self._close_code: CloseCode | None = None
         # Asked at every delivery: looking the settings up each time took a quarter of the loop's time.
         self._max_texts = messaging_settings.SOCKET_QUEUE_EVENTS
-        self._max_characters = messaging_settings.SOCKET_QUEUE_BYTES
+        self._max_bytes = messaging_settings.SOCKET_QUEUE_BYTES
         self._patience = messaging_settings.SOCKET_STUCK_TIMEOUT
         self.writer: asyncio.Task[None] | None = None
         """Runs while the client makes the server wait."""
@@ -78,7 +84,9 @@ class Outbox:
             if not self._queue:
                 Outbox._held.append(self)
         self._queue.append(Waiting(text, room_id, after))
-        self._queued_characters += len(text)
+        size = getsizeof(text)
+        self._queued_bytes += size
+        self._backlog.bytes += size
 
     @staticmethod
     @contextmanager
@@ -100,12 +108,12 @@ class Outbox:
     @property
     def is_full(self) -> bool:
         """Whether more waits than a client may be behind."""
-        return len(self._queue) >= self._max_texts or self._queued_characters >= self._max_characters
+        return len(self._queue) >= self._max_texts or self._queued_bytes >= self._max_bytes
 
     @property
     def is_crowded(self) -> bool:
         """Whether so much waits that nothing should be added that may be left out."""
-        return len(self._queue) >= self._max_texts // 2
+        return len(self._queue) >= self._max_texts // 2 or self._queued_bytes >= self._max_bytes // 2
 
     @property
     def is_closing(self) -> bool:
@@ -113,11 +121,15 @@ class Outbox:
         return self._close_code is not None
 
     async def wait_for_room(self) -> None:
-        """Wait until the queue has room, or the socket is closed."""
-        while self.is_full and self._close_code is None and not self.is_broken:
+        """Wait until the queue has room, and those of the user's other sockets have, or the socket is closed."""
+        while (self.is_full or self._backlog.is_full) and self._close_code is None and not self.is_broken:
             if self._has_room is None:
                 self._has_room = asyncio.Event()
-            await self._has_room.wait()
+            self._backlog.wakes(self)
+            try:
+                await self._has_room.wait()
+            finally:
+                self._backlog.forget(self)
 
     def give_up_events(self) -> dict[int, int]:
         """Drop the events of timelines that wait; return for each room from which position on they were dropped."""
@@ -129,17 +141,16 @@ class Outbox:
             else:
                 kept.append(waiting)
         self._queue = kept
-        self._queued_characters = sum(len(waiting.text) for waiting in kept)
+        self._count_out(self._queued_bytes - sum(getsizeof(waiting.text) for waiting in kept))
         # The writer says so of what it takes only, and may find nothing more to take.
-        self._tell_room()
+        self.tell_room()
         return positions
 
     def close(self, code: CloseCode) -> None:
         """Close the socket, leaving out what still waits."""
         if self._close_code is None:
             self._close_code = code
-            self._queue.clear()
-            self._tell_room()
+            self._empty()
             if self.writer is None and not self.is_broken:
                 self._write(self._close_message())
 
@@ -162,16 +173,19 @@ class Outbox:
         except Exception:  # noqa: BLE001 - a client that vanished raises the server's own class
             self._break()
         else:
-            self.writer = asyncio.get_running_loop().create_task(self._write_on(_Begun(steps, waited_for)))
+            size = getsizeof(message.get("text", ""))
+            self._backlog.bytes += size
+            self.writer = asyncio.get_running_loop().create_task(self._write_on(_Begun(steps, waited_for), size))
 
-    async def _write_on(self, begun: Awaitable[None]) -> None:
+    async def _write_on(self, begun: Awaitable[None], size: int) -> None:
         try:
             try:
-                await self._in_time(begun)
+                await self._in_time(begun, size)
                 while self._queue:
                     text = self._take()
-                    self._tell_room()
-                    await self._in_time(self._send({"type": "websocket.send", "text": text}))
+                    self.tell_room()
+                    self._backlog.bytes += getsizeof(text)
+                    await self._in_time(self._send({"type": "websocket.send", "text": text}), getsizeof(text))
             except TimeoutError:
                 # If it reads on after all, it hears why.
                 self.close(CloseCode.TOO_SLOW)
@@ -183,31 +197,43 @@ class Outbox:
         finally:
             self.writer = None
 
-    async def _in_time(self, writing: Awaitable[None]) -> None:
-        """Wait for a write, but not for ever. Raises ``TimeoutError``."""
-        async with asyncio.timeout(self._patience):
-            await writing
+    async def _in_time(self, writing: Awaitable[None], size: int = 0) -> None:
+        """Wait for a write, but not for ever, and count its bytes out of the backlog. Raises ``TimeoutError``."""
+        try:
+            async with asyncio.timeout(self._patience):
+                await writing
+        finally:
+            self._backlog.freed(size)
 
     def _take(self) -> str:
         texts: list[str] = []
-        characters = 0
+        characters = size = 0
         while self._queue and len(texts) < JOINED_FRAMES and characters < JOINED_CHARACTERS:
             text = self._queue.popleft().text
             characters += len(text)
+            size += getsizeof(text)
             texts.append(text)
-        self._queued_characters -= characters
+        self._count_out(size)
         return joined(texts)
 
-    def _tell_room(self) -> None:
+    def _count_out(self, size: int) -> None:
+        self._queued_bytes -= size
+        self._backlog.freed(size)
+
+    def _empty(self) -> None:
+        self._queue.clear()
+        self._count_out(self._queued_bytes)
+        self.tell_room()
+
+    def tell_room(self) -> None:
+        """Let those look again who wait for room."""
         if self._has_room is not None:
             self._has_room.set()
             self._has_room = None
 
     def _break(self) -> None:
         self.is_broken = True
-        self._queue.clear()
-        self._queued_characters = 0
-        self._tell_room()
+        self._empty()
         self._on_end()
 
 

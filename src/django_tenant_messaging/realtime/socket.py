@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from ..types import RoomPosition
+    from .backlog import Backlog
     from .close_codes import CloseCode
     from .feeds import RoomFeed
     from .handshake import Standing
@@ -75,13 +76,14 @@ class Socket:
         send: AsgiSend,
         catch_up: Callable[[Socket], None],
         on_end: Callable[[], None],
+        backlog: Backlog,
     ) -> None:
         self.schema_name = schema_name
         self.standing = standing
         self.scope = scope
         self.user = standing.user
         self.user_id = str(self.user.pk)
-        self.outbox = Outbox(send, on_end)
+        self.outbox = Outbox(send, on_end, backlog)
         self.unanswered = Unanswered()
         self.seats: dict[int, Seat] = {}
         self.behind: set[int] = set()

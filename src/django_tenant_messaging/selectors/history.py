@@ -7,6 +7,7 @@ from ..exceptions import Invalid
 from ..models import Message
 from ..types import HistoryPage, MessageData
 from .messages import load_messages
+from .pages import extent_of_page
 from .rooms import access_room
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ def room_history(
 
     ``limit`` is 1 to ``HISTORY_PAGE_LIMIT`` messages; ``around`` takes half of them from each side, the message at
     that ``seq`` included. The page and the room's position in it are of one moment: a client that shows the newest
-    page and resumes from ``page.room.seq`` misses nothing. Three queries, five for ``around``, whatever the history.
+    page and resumes from ``page.room.seq`` misses nothing. A page of more than ``HISTORY_PAGE_BYTES`` ends early: where
+    there is more, ``has_before`` and ``has_after`` say. Four queries, seven for ``around``, whatever the history.
 
     Raises :class:`~django_tenant_messaging.exceptions.NotFound` for someone who isn't a member, ``Invalid`` for a
     limit out of range or two places at once.
@@ -39,21 +41,25 @@ def room_history(
     room = access_room(user, room_id)
     visible = Message.objects.filter(room_id=room_id, seq__gt=room.visible_after_seq, seq__lte=room.seq)
 
-    def older(seq: int, count: int) -> tuple[list[MessageData], bool]:
-        found = load_messages(visible.filter(seq__lt=seq).order_by("-seq")[: count + 1])
-        return found[:count][::-1], len(found) > count
+    most_bytes = messaging_settings.HISTORY_PAGE_BYTES
 
-    def newer(seq: int, count: int) -> tuple[list[MessageData], bool]:
-        found = load_messages(visible.filter(seq__gt=seq).order_by("seq")[: count + 1])
-        return found[:count], len(found) > count
+    def older(seq: int, count: int, most_bytes: int = most_bytes) -> tuple[list[MessageData], bool]:
+        rows = visible.filter(seq__lt=seq).order_by("-seq")
+        first, is_cut = extent_of_page(rows, "seq", limit=count, most_bytes=most_bytes)
+        return [] if first is None else load_messages(rows.filter(seq__gte=first))[::-1], is_cut
+
+    def newer(seq: int, count: int, most_bytes: int = most_bytes) -> tuple[list[MessageData], bool]:
+        rows = visible.filter(seq__gt=seq).order_by("seq")
+        last, is_cut = extent_of_page(rows, "seq", limit=count, most_bytes=most_bytes)
+        return [] if last is None else load_messages(rows.filter(seq__lte=last)), is_cut
 
     if after is not None:
         messages, has_after = newer(after, limit)
         return HistoryPage(room, tuple(messages), has_before=after > room.visible_after_seq, has_after=has_after)
     if around is not None:
         half = limit // 2
-        earlier, has_before = older(around, half)
-        later, has_after = newer(around - 1, limit - half)
+        later, has_after = newer(around - 1, limit - half, most_bytes // 2)
+        earlier, has_before = older(around, half, most_bytes // 2)
         return HistoryPage(room, (*earlier, *later), has_before=has_before, has_after=has_after)
     messages, has_before = older(room.seq + 1 if before is None else before, limit)
     return HistoryPage(room, tuple(messages), has_before, has_after=before is not None and before <= room.seq)

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from ..conf import messaging_settings
 from ..exceptions import Invalid, NotFound
 from ..models import Message, MessageRevision
-from ..types import RevisionData
+from ..types import RevisionData, RevisionPage
+from .pages import extent_of_page
 from .rooms import MAX_ID, access_room
 
 if TYPE_CHECKING:
@@ -16,11 +17,12 @@ if TYPE_CHECKING:
 
 def list_revisions(
     user: AbstractBaseUser, *, room_id: int, message_id: int, before: int | None = None, limit: int = 50
-) -> list[RevisionData]:
+) -> RevisionPage:
     """Return what a message said before its edits, oldest first: the newest versions, or those before one's id.
 
     Every member of the room who sees the message sees its earlier versions; a message that never changed or was
-    deleted has none. ``limit`` is 1 to ``HISTORY_PAGE_LIMIT``. Three queries.
+    deleted has none. ``limit`` is 1 to ``HISTORY_PAGE_LIMIT``; a page of more than ``HISTORY_PAGE_BYTES`` ends early,
+    and ``has_before`` says whether there are older ones. Four queries.
 
     Raises :class:`~django_tenant_messaging.exceptions.NotFound` for someone who isn't a member, and when the message
     isn't in the room or was written before the member may look; ``Invalid`` for a limit out of range.
@@ -34,9 +36,12 @@ def list_revisions(
     rows = MessageRevision.objects.filter(message_id=message_id)
     if before is not None:
         rows = rows.filter(pk__lt=before)
-    return [
-        RevisionData(row.pk, row.content, row.written_at, row.replaced_at) for row in rows.order_by("-pk")[:limit][::-1]
-    ]
+    rows = rows.order_by("-pk")
+    most_bytes = messaging_settings.HISTORY_PAGE_BYTES
+    first, is_cut = extent_of_page(rows, "pk", limit=limit, most_bytes=most_bytes)
+    found = [] if first is None else rows.filter(pk__gte=first)[::-1]
+    revisions = [RevisionData(row.pk, row.content, row.written_at, row.replaced_at) for row in found]
+    return RevisionPage(tuple(revisions), has_before=is_cut)
 
 
 def _is_visible(message_id: int, room: RoomPosition) -> bool:

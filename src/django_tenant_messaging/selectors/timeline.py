@@ -6,16 +6,24 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ..conf import messaging_settings
 from ..events import MembersChanged, MessageChanged, MessagePosted, RoomRenamed, TimelineEvent
 from ..models import Membership, Message, RoomCounter
 from ..tenancy import current_schema
 from .messages import load_messages
+from .pages import BYTES_BESIDES, extent_of_page
 from .users import user_ref, username_field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from django.db.models import QuerySet
+
     from ..types import UserRef
+
+MOST_BYTES = 1_048_576
+"""Bytes of the texts of one page, and ``BYTES_BESIDES`` for each: what a thread, and then the loop, does at once."""
+BYTES_OF_A_CHARACTER = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +37,10 @@ class Changes:
     complete: bool
 
 
-def read_changes(room_id: int, *, after: int, limit: int) -> Changes:
-    """Return the current states of what changed after a position, at most ``limit`` messages and as many members, those
-    of one change all together; four queries, five for a change of more members than that.
+def read_changes(room_id: int, *, after: int, limit: int, most_bytes: int = MOST_BYTES) -> Changes:
+    """Return the current states of what changed after a position: at most ``limit`` messages, no more of those after
+    the first than fit into ``most_bytes``, and at most ``limit`` members, those of one change all together. Four
+    queries, one more where it may be many bytes, and another for a change of more members than that.
 
     The head is read first: whatever has a number up to it is committed and visible by then, and what comes later has
     a higher number. No right is checked: the caller knows from where on its readers may see the room.
@@ -40,10 +49,10 @@ def read_changes(room_id: int, *, after: int, limit: int) -> Changes:
     head, renamed_seq, name = place.first() or (after, 0, "")
     if head <= after:
         return Changes((), after, complete=True)
-    rows = Message.objects.filter(room_id=room_id, changed_seq__gt=after, changed_seq__lte=head)
-    messages = load_messages(rows.order_by("changed_seq")[: limit + 1])
-    end = head if len(messages) <= limit else messages[limit - 1].changed_seq
+    rows = Message.objects.filter(room_id=room_id, changed_seq__gt=after, changed_seq__lte=head).order_by("changed_seq")
+    end = _end_of_page(rows, after, head, limit=limit, most_bytes=most_bytes)
     members, end = _changed_members(room_id, after, end, limit)
+    messages = load_messages(rows.filter(changed_seq__lte=end))
     schema_name = current_schema()
     events: dict[int, TimelineEvent] = {
         seq: MembersChanged(schema_name, room_id, seq, seq - 1, tuple(joined), tuple(left))
@@ -53,9 +62,8 @@ def read_changes(room_id: int, *, after: int, limit: int) -> Changes:
         events[renamed_seq] = RoomRenamed(schema_name, room_id, renamed_seq, renamed_seq - 1, name)
     for message in messages:
         seq = message.changed_seq
-        if seq <= end:
-            kind = MessagePosted if seq == message.seq else MessageChanged
-            events[seq] = kind(schema_name, room_id, seq, seq - 1, message)
+        kind = MessagePosted if seq == message.seq else MessageChanged
+        events[seq] = kind(schema_name, room_id, seq, seq - 1, message)
     return Changes(tuple(_chained(events, after)), end, complete=end == head)
 
 
@@ -80,6 +88,15 @@ def _changed_members(room_id: int, after: int, end: int, limit: int) -> tuple[li
     if over == members[0].changed_seq:
         return list(rows.filter(changed_seq=over)), over
     return [member for member in members if member.changed_seq < over], over - 1
+
+
+def _end_of_page(rows: QuerySet[Message], after: int, head: int, *, limit: int, most_bytes: int) -> int:
+    """Return the position up to which the next page goes. Few changes fit without a look at them."""
+    longest = BYTES_OF_A_CHARACTER * messaging_settings.MAX_CONTENT_LENGTH + BYTES_BESIDES
+    if head - after <= min(limit, most_bytes // longest):
+        return head
+    last, is_cut = extent_of_page(rows, "changed_seq", limit=limit, most_bytes=most_bytes)
+    return head if last is None or not is_cut else last
 
 
 def _comings_and_goings(members: Iterable[Membership]) -> dict[int, tuple[list[UserRef], list[UserRef]]]:
