@@ -11,7 +11,7 @@ SOAK_SECONDS ?= 1800
 PYTEST ?= -m pytest --numprocesses auto --maxprocesses 8
 IN := $(PYTHON) tools/bootstrap.py
 
-.PHONY: help demo test lint docs bench bench-gate check chaos chaos-short chaos-mutants soak
+.PHONY: help demo test lint docs audit bench bench-gate check chaos chaos-short chaos-mutants soak
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -25,6 +25,9 @@ test: ## run all tests, in parallel
 
 lint: ## check style, types and the layers
 	@$(IN) dev tools/lint.py
+
+audit: ## look for known vulnerabilities in what is installed, where the advisory service can be reached
+	@$(IN) dev tools/audit.py
 
 docs: ## build the documentation into docs/_build
 	@$(IN) dev -m sphinx -W --keep-going -q docs docs/_build

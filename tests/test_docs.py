@@ -231,3 +231,14 @@ def test_the_recommended_frame_size_of_the_server_holds_the_largest_frame() -> N
         words = re.sub(r"[\s,\\\"]+", " ", (ROOT / file).read_text())
         (size,) = re.findall(r"--ws-max-size (\d+) --ws-per-message-deflate false", words)
         assert int(size) == 2 * default
+
+
+def test_each_threat_names_tests_that_are_there() -> None:
+    table = (DOCS / "threat-model.md").read_text().partition("## Threats")[2].partition("\n## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][2:]
+    assert len(rows) > 15
+    for row in rows:
+        named = re.findall(r"`((?:browser/)?test_\w+)`", row.split("|")[3])
+        assert named, row
+        for name in named:
+            assert (ROOT / f"tests/{name}.py").exists(), name
