@@ -30,6 +30,7 @@ from django_tenant_messaging.types import SchemaState
 from tests.harness.breaking import without_record, without_table
 from tests.harness.queries import exactly
 from tests.harness.run import TEMPLATE
+from tests.harness.spare import spare_tenant
 from tests.harness.stores import STORES
 from tests.harness.tenants import leave_tenant
 
@@ -768,6 +769,12 @@ def test_w019_tenants_that_are_not_ready(tenants: object, database_url: str, cap
     assert caplog.records == []
     assert verdicts.fresh("acme") is None
     assert of_the_database() == []
+
+
+def test_w019_shows_names_in_their_line(tenants: object) -> None:
+    with spare_tenant("a\x1b[2Jb\nc", is_made=False):
+        ((_identifier, message, _hint),) = of_the_database()
+    assert message.endswith(r"from them: a\x1b[2Jb\nc (error).")
 
 
 def test_w019_names_ten_of_many(tenants: object) -> None:

@@ -74,3 +74,4 @@ def test_what_the_database_calls_it() -> None:
     assert stored_table(model_of('"sha.red"."pe""ople"')) == 'pe"ople'
     assert stored_table(model_of('us"er%')) == 'us"er%'
     assert stored_column(SimpleNamespace(column='a""b.c')) == 'a"b.c'
+    assert stored_column(SimpleNamespace(column="a" + "é" * 32)) == "a" + "é" * 31

@@ -11,6 +11,7 @@ from django.db import transaction
 from ..tenancy import TENANT_DATABASE, current_schema, is_public_schema
 from ..tenancy.gate import BYPASS_VARIABLE, check_is_bypassed, inspect_schemas, schema_kinds
 from ..tenancy.gate.verdicts import is_undefined
+from ..types import printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -57,7 +58,8 @@ def check_tenants(databases: Collection[str] | None = None, **_kwargs: Any) -> l
         with transaction.atomic(TENANT_DATABASE):
             kinds = schema_kinds()
         # Not what this process believes, and without its critical log records: about to migrate is no alarm.
-        unready = [f"{found.schema_name} ({found.state})" for found in inspect_schemas(kinds) if not found.is_ready]
+        looked_at = inspect_schemas(kinds)
+        unready = [printable(f"{found.schema_name} ({found.state})") for found in looked_at if not found.is_ready]
     except Exception as error:  # noqa: BLE001 - whatever it is, the command that asked has to go on
         return [] if is_undefined(error) else [_unready(f"It can't be found out which tenants are ready: {error}")]
     if not unready:

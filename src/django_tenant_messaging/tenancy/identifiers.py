@@ -14,6 +14,8 @@ from typing import Any, NewType
 SQLName = NewType("SQLName", str)
 """A name as it stands in SQL, in quotes and qualified if need be."""
 
+LONGEST_NAME = 63
+"""Bytes after which PostgreSQL cuts a name short."""
 _PART = r'"((?:[^"]|"")+)"'
 _NAMES = re.compile(rf"(?:{_PART}\.)?{_PART}")
 
@@ -51,12 +53,12 @@ def is_elsewhere(model: Any) -> bool:
 
 def stored_table(model: Any) -> str:
     """Return what the database calls a model's table, without its schema."""
-    return _stored_names(model._meta.db_table)[-1]
+    return _cut(_stored_names(model._meta.db_table)[-1])
 
 
 def stored_column(field: Any) -> str:
     """Return what the database calls a field's column."""
-    return _stored_names(field.column)[-1]
+    return _cut(_stored_names(field.column)[-1])
 
 
 @lru_cache(maxsize=4096)
@@ -81,6 +83,11 @@ def unfindable_names(model: Any) -> list[str]:
 def as_sent(statement: str) -> str:
     """Return a statement that takes no parameters as the database gets it."""
     return statement.replace("%%", "%")
+
+
+def _cut(name: str) -> str:
+    """Return what PostgreSQL makes of a name that is too long for it."""
+    return name.encode()[:LONGEST_NAME].decode(errors="ignore")
 
 
 def _quoted_by_django(name: str) -> re.Match[str] | None:

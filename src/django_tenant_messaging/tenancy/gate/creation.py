@@ -134,8 +134,8 @@ def _make_schema(tenant: Any, note: _Note, *, row_is_new: bool) -> bool:
     is_ours = False
     with ExitStack() as stack:
         try:
-            stack.enter_context(migration_lock(name))
             _require_usable(name)
+            stack.enter_context(migration_lock(name))
             if schema_exists(name):
                 return False
             is_ours = True

@@ -12,6 +12,7 @@ import psycopg
 from django.core.management import call_command
 from django.db import connections
 
+from ...types import printable
 from ..database import TENANT_DATABASE
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def migration_lock(schema_name: str) -> Iterator[None]:
     parameters = connections[TENANT_DATABASE].get_connection_params()
     with closing(psycopg.connect(**parameters, autocommit=True)) as connection:
         if not _locked(connection, schema_name):
-            logger.info("[%s] Waiting for another process that migrates this schema.", schema_name)
+            logger.info("[%s] Waiting for another process that migrates this schema.", printable(schema_name))
             while not _locked(connection, schema_name, WAITING):
                 time.sleep(PAUSE)
         yield

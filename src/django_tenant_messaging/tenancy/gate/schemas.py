@@ -9,13 +9,12 @@ from django_tenants.utils import get_multi_type_database_field_name, get_tenant_
 
 from ..context import activated, is_public_schema, public_schema
 from ..database import TENANT_DATABASE, serves_messages
+from ..identifiers import LONGEST_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
 
-LONGEST_NAME = 63
-"""Bytes after which PostgreSQL cuts a name short."""
 OTHERS_NAMES = {"$user": "the schema called like the connection's user", "information_schema": "a schema of its own"}
 """What PostgreSQL takes for something else, in quotes too."""
 

@@ -74,7 +74,7 @@ class Verdicts:
         if not check.acquire(timeout=0 if refused else CHECK_PATIENCE):
             if refused is not None:
                 return refused
-            raise Unavailable(reason=f"The schema {schema_name} is still being looked at.")
+            raise Unavailable(reason=f"The schema {printable(schema_name)} is still being looked at.")
         try:
             return self.fresh(schema_name) or self._look(schema_name, kind)
         finally:
