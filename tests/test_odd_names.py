@@ -171,11 +171,15 @@ def write(tenant: Tenant) -> None:
     actions.renew_connections([alice.pk], process="here")
 
 
-def write_much(tenant: Tenant) -> None:
-    """Send so many that the worker threads prepare the statement."""
+def write_much(tenant: Tenant, other: Tenant) -> None:
+    """Send so many that the worker threads prepare the statements, and look into the other tenant in between."""
     alice = tenant.users["alice"]
 
     async def send() -> None:
+        for number in range(4):
+            draft = [Draft(alice, ROOM, f"alone {number}")]
+            told(*await run_in_tenant(tenant.schema_name, actions.send_messages_where_free, draft))
+            assert await run_in_tenant(other.schema_name, Message.objects.count) == 0
         for number in range(8):
             drafts = [Draft(alice, ROOM, f"{number}-{place}") for place in range(8)]
             answers = await run_in_tenant(tenant.schema_name, actions.send_messages_where_free, drafts)
@@ -218,7 +222,7 @@ def look_together(one: Tenant, two: Tenant, cookies: dict[str, str]) -> None:
     with activated(public_schema()):
         for _ in range(2):
             heads = ask_together(partial(read_heads, kept_as="names"), {name: [ROOM] for name in names})
-            assert [heads[name].seqs for name in names] == [{ROOM: 69}, {ROOM: 0}]
+            assert [heads[name].seqs for name in names] == [{ROOM: 73}, {ROOM: 0}]
         keys = {tenant.schema_name: [user.pk for user in tenant.users.values()] for tenant in (one, two)}
         joins = ask_together(read_joins, keys)
         assert [len(joins[name]) for name in names] == [4, 2]
@@ -262,12 +266,12 @@ def test_nothing_gets_into_a_tenant_of_another_name(pair: Pair, names: tuple[str
             cookies[tenant.schema_name] = session_of(tenant.users["alice"])
     with one.activated():
         write(one)
-    write_much(one)
+    write_much(one, two)
     look_together(one, two, cookies)
     with one.activated():
         found = look(one)
-    assert found["rows"] == [66, 1]
-    assert found["heads"] == [69, 0]
+    assert found["rows"] == [70, 1]
+    assert found["heads"] == [73, 0]
     assert found["online"] == ["alice"]
     assert found["contacts"] == ["alice"]
     assert found["history"][-1] == "7-7"

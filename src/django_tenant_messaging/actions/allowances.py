@@ -19,7 +19,7 @@ from ..exceptions import Invalid, RateLimited
 from ..limits import Limit
 from ..models import DailyAllowance
 from ..selectors import find_users
-from ..tenancy import TENANT_DATABASE, quoted, table_of
+from ..tenancy import TENANT_DATABASE, column_of, table_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -98,10 +98,11 @@ def _limit_of(kind: Kind) -> Limit | None:
 @lru_cache(maxsize=1)
 def _statement() -> str:
     # The user comes first, as for whoever deletes the user.
-    key = quoted(get_user_model()._meta.pk.column)
+    user = get_user_model()
+    key = column_of(user, "pk")
     return f"""
 WITH person AS MATERIALIZED (
-    SELECT {key} AS id FROM {table_of(get_user_model())} WHERE {key} = %(user)s FOR KEY SHARE
+    SELECT {key} AS id FROM {table_of(user)} WHERE {key} = %(user)s FOR KEY SHARE
 )
 INSERT INTO {table_of(DailyAllowance)} AS used (user_id, kind, full_at)
 SELECT id, %(kind)s, clock_timestamp() + make_interval(secs => %(seconds)s) FROM person
