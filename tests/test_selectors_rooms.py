@@ -285,3 +285,22 @@ def test_heads_and_recent_joins(world: World) -> None:
     with exactly(1):
         assert read_joins({"acme": [world.bob.pk, world.carol.pk]}) == {"acme": {(str(world.bob.pk), TEAM)}}
     assert read_heads({"acme": []}, kept_as=fresh_statement())["acme"].seqs == {}
+
+
+def test_new_rooms_of_others_push_no_conversation_out(world: World) -> None:
+    with actions.unlimited():
+        actions.send_message(world.bob, room_id=TEAM, content="hello")
+        own = actions.create_room(world.bob, name="his own").pk
+        flood = [actions.create_room(world.alice, name=f"{n}", members=[world.bob]).pk for n in range(5)]
+        flood.append(actions.open_direct_room(world.alice, other=world.bob).pk)
+    expected = [own, TEAM, *reversed(flood)]
+    assert [position.room_id for position in room_positions(world.bob, limit=9)] == expected
+    assert [conversation.room.room_id for conversation in list_conversations(world.bob)] == expected
+    assert [position.room_id for position in room_positions(world.bob, limit=2)] == [own, TEAM]
+    assert [conversation.room.room_id for conversation in list_conversations(world.bob, limit=2)] == [own, TEAM]
+    # Who made them sees them first, and so does everybody once something is said.
+    assert [position.room_id for position in room_positions(world.alice, limit=2)] == [flood[4], flood[3]]
+    actions.send_message(world.alice, room_id=flood[0], content="hello")
+    assert [position.room_id for position in room_positions(world.bob, limit=2)] == [flood[0], own]
+    with world.globex.activated():
+        assert room_positions(world.globex.users["bob"], limit=9)[0].room_id == TEAM

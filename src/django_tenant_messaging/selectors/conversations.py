@@ -10,7 +10,7 @@ from ..models import Message
 from ..tenancy import TENANT_DATABASE, table_of
 from ..types import Conversation
 from .messages import messages_by_id
-from .positions import COLUMNS, as_other, as_position, of_newest_activity, with_room_and_other
+from .positions import COLUMNS, NEWEST_ACTIVITY, as_other, as_position, of_newest_activity, with_room_and_other
 from .users import user_key_type
 
 if TYPE_CHECKING:
@@ -57,5 +57,5 @@ SELECT (SELECT id FROM {message} m WHERE m.room_id = mine.room_id AND m.seq > mi
 FROM (SELECT %(user)s::{user_key_type()} AS key) who
 CROSS JOIN LATERAL {of_newest_activity()}
 {with_room_and_other()}
-ORDER BY mine.last_activity_at DESC, mine.room_id DESC
+ORDER BY {NEWEST_ACTIVITY}
 """

@@ -29,6 +29,7 @@ COLUMNS = (
     "room.id, room.kind, room.name, room.epoch, mine.last_seq, mine.last_read_seq, mine.visible_after_seq,"
     " mine.joined_seq, other.key, other.name"
 )
+NEWEST_ACTIVITY = "mine.is_untouched, mine.last_activity_at DESC, mine.room_id DESC"
 OF_LATE = timedelta(seconds=2 * RECENT_JOIN_SECONDS)
 
 
@@ -80,17 +81,19 @@ def as_other(row: Sequence[Any]) -> UserRef | None:
 
 @lru_cache(maxsize=1)
 def of_newest_activity() -> str:
-    """Return the places, as ``mine``, of the user ``who.key`` in the rooms that something last happened in.
+    """Return the places, as ``mine``, of the user ``who.key`` in the rooms that something last happened in; their order
+    is ``NEWEST_ACTIVITY``.
 
-    All the user's rooms are looked at; the parameter ``limit`` says how many are returned.
+    All the user's rooms are looked at; the parameter ``limit`` says how many are returned. Rooms of others in which
+    nothing has happened come last: however many somebody makes, they push no conversation out.
     """
     return f"""(
-    SELECT m.*, counter.last_seq, counter.last_activity_at
+    SELECT m.*, counter.last_seq, counter.last_activity_at, counter.last_seq = 0 AND m.role <> 'owner' AS is_untouched
     FROM {table_of(Membership)} m CROSS JOIN LATERAL (
         SELECT last_seq, last_activity_at FROM {table_of(RoomCounter)} WHERE room_id = m.room_id LIMIT 1
     ) counter
     WHERE m.user_id = who.key AND m.left_seq IS NULL
-    ORDER BY counter.last_activity_at DESC, m.room_id DESC LIMIT %(limit)s
+    ORDER BY is_untouched, counter.last_activity_at DESC, m.room_id DESC LIMIT %(limit)s
 ) mine"""
 
 
@@ -118,7 +121,7 @@ SELECT who.place, {COLUMNS}
 FROM unnest(%(users)s::{user_key_type()}[]) WITH ORDINALITY who(key, place)
 CROSS JOIN LATERAL {of_newest_activity()}
 {with_room_and_other()}
-ORDER BY who.place, mine.last_activity_at DESC, mine.room_id DESC
+ORDER BY who.place, {NEWEST_ACTIVITY}
 """
 
 
