@@ -16,13 +16,14 @@ from django.test import override_settings
 
 from django_tenant_messaging import actions
 from django_tenant_messaging.exceptions import Unavailable
-from django_tenant_messaging.realtime import batching, presence
+from django_tenant_messaging.realtime import arrivals, batching, presence
 from django_tenant_messaging.realtime.batching import MAX_BATCH, MOST_CALLS, Batches
 from django_tenant_messaging.realtime.close_codes import CloseCode
 from django_tenant_messaging.realtime.handshake import Standing, identify, identify_together
 from django_tenant_messaging.realtime.hub import hub_of_this_loop
 from django_tenant_messaging.selectors import online_contacts_of, room_positions_of
 from django_tenant_messaging.tenancy import current_schema, handshake_request, run_in_tenant
+from example.customers.models import Domain
 from tests.harness.peer import scope_for, session_of
 from tests.harness.presence import connection_opened
 from tests.harness.queries import exactly
@@ -60,6 +61,55 @@ def crowds(tenants: tuple[Tenant, Tenant]) -> dict[str, list[str]]:
                 actions.create_room(users[start], name=f"{tenant.schema_name} {start // 2}", members=[users[start + 1]])
             keys[tenant.schema_name] = [session_of(user) for user in users]
     return keys
+
+
+async def test_an_address_that_is_another_tenants_now_leads_there(
+    acme: Tenant, globex: Tenant, crowds: dict[str, list[str]], peers: Peers, calls: Counter[str]
+) -> None:
+    """Where it led before is where the next one is asked for, in one call, and not what is answered."""
+    own, theirs = crowds["acme"][0], crowds["globex"][0]
+
+    async def outcome(key: str) -> Any:
+        peer = await peers.open(scope_for(acme.host, cookie=key))
+        return peer.close_code or (peer.hello["user"]["username"], peer.hello["rooms"][0]["name"])
+
+    def move(**changed: Any) -> None:
+        Domain.objects.filter(pk=domain.pk).update(**changed)
+
+    domain = await run_in_tenant("public", lambda: Domain.objects.select_related("tenant").get(domain=acme.host))
+    other = await run_in_tenant("public", lambda: Domain.objects.get(domain=globex.host).tenant)
+    assert await outcome(own) == ("acme0", "acme 0")
+    calls.clear()
+    assert await outcome(own) == ("acme0", "acme 0")
+    assert calls == {"find_together": 1, "_read_welcomes": 1}
+    assert await outcome(theirs) == 4401
+    try:
+        await run_in_tenant("public", lambda: move(tenant=other))
+        assert [await outcome(key) for key in (own, theirs, theirs)] == [4401, *[("globex0", "globex 0")] * 2]
+        await run_in_tenant("public", lambda: move(domain="suspended.localhost"))
+        assert [await outcome(key) for key in (own, theirs)] == [4404, 4404]
+    finally:
+        await run_in_tenant("public", lambda: move(domain=acme.host, tenant=domain.tenant))
+    assert [await outcome(key) for key in (own, theirs)] == [("acme0", "acme 0"), 4401]
+
+
+async def test_a_foreign_page_is_refused_also_where_the_address_is_known(
+    acme: Tenant, globex: Tenant, crowds: dict[str, list[str]], peers: Peers
+) -> None:
+    for _ in range(2):
+        await peers.open(scope_for(acme.host, cookie=crowds["acme"][0]))
+        foreign = scope_for(acme.host, cookie=crowds["acme"][0], origin=f"http://{globex.host}")
+        assert (await peers.open(foreign)).close_code == 4403
+
+
+async def test_where_addresses_led_is_kept_of_so_many(
+    acme: Tenant, crowds: dict[str, list[str]], peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrivals, "MAX_GUESSES", 3)
+    for port in range(1, 9):
+        peer = await peers.open(scope_for(f"{acme.host}:{port}", cookie=crowds["acme"][0]))
+        assert peer.close_code is None
+        assert len(hub_of_this_loop().arrivals._guesses) <= 3
 
 
 async def test_a_crowd_of_two_tenants_gets_each_their_own_in_a_few_calls(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import RateLimited, TenantNotReady, Unavailable
@@ -11,7 +12,7 @@ from ..tenancy import handshake_request, public_schema, run_in_tenant
 from .batching import Batches
 from .callers import is_too_large
 from .close_codes import CloseCode
-from .handshake import find_tenants, identify, identify_together, may_identify_together
+from .handshake import find_tenants, find_together, identify, identify_together, may_identify_together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MAX_GUESSES = 10_000
+"""Most Host headers of which is kept where they led."""
+
 
 class Arrivals:
     """The handshakes of a process."""
@@ -32,6 +36,9 @@ class Arrivals:
         self._callers = callers
         self._tenants: Batches[HttpRequest, Tenant | CloseCode] = Batches(spawn, find_tenants)
         self._standings: Batches[HttpRequest, Standing | None] = Batches(spawn, identify_together)
+        self._found: Batches[HttpRequest, tuple[Tenant | CloseCode, Standing | None]] = Batches(spawn, find_together)
+        self._guesses: dict[str, str] = {}
+        """The schema that each Host header last led to: where to ask, never the answer."""
 
     async def admit(self, scope: Mapping[str, Any]) -> tuple[str, Standing] | CloseCode:
         """Return the tenant's schema and who connects, or why they may not.
@@ -62,14 +69,24 @@ class Arrivals:
         return admitted
 
     async def _find(self, request: HttpRequest) -> tuple[str, Standing] | CloseCode:
-        tenant = await self._tenants.ask(public_schema(), request)
+        host = request.META.get("HTTP_HOST", "")
+        guess = self._guesses.get(host)
+        tenant, standing = await self._find_at(guess, request)
         if isinstance(tenant, CloseCode):
             return tenant
-        found = await self._identify(tenant.schema_name, request)
+        if len(self._guesses) >= MAX_GUESSES:
+            self._guesses.clear()
+        self._guesses[host] = tenant.schema_name
+        if standing is None and tenant.schema_name != guess and may_identify_together():
+            standing = await self._standings.ask(tenant.schema_name, request)
+        found: Standing | CloseCode | None = standing
+        if found is None:
+            found = await run_in_tenant(tenant.schema_name, identify, tenant.schema_name, request)
         return found if isinstance(found, CloseCode) else (tenant.schema_name, found)
 
-    async def _identify(self, schema_name: str, request: HttpRequest) -> Standing | CloseCode:
-        standing = await self._standings.ask(schema_name, request) if may_identify_together() else None
-        if standing is not None:
-            return standing
-        return await run_in_tenant(schema_name, identify, schema_name, request)
+    async def _find_at(self, guess: str | None, request: HttpRequest) -> tuple[Tenant | CloseCode, Standing | None]:
+        """Read which tenant is asked for, and in the same call who asks, if it is the tenant that is guessed."""
+        if guess is not None and may_identify_together():
+            with suppress(TenantNotReady):
+                return await self._found.ask(guess, request)
+        return await self._tenants.ask(public_schema(), request), None
