@@ -866,7 +866,12 @@ def _empty_schema(database_url: str, name: str) -> None:
     [
         ({"MAX_CONTENT_LENGTH": 40_000}, "MAX_FRAME_BYTES is 131072: a message of MAX_CONTENT_LENGTH"),
         ({"MAX_FRAME_BYTES": 41_023}, "MAX_FRAME_BYTES is 41023"),
-        ({"SOCKET_QUEUE_BYTES": 131_071}, "SOCKET_QUEUE_BYTES is 131071, less than MAX_FRAME_BYTES (131072)"),
+        (
+            {"SOCKET_QUEUE_BYTES": 131_071, "HISTORY_PAGE_BYTES": 65_536},
+            "SOCKET_QUEUE_BYTES is 131071, less than MAX_FRAME_BYTES (131072)",
+        ),
+        ({"HISTORY_PAGE_BYTES": 1_048_577}, "less than HISTORY_PAGE_BYTES (1048577)"),
+        ({"USER_QUEUE_BYTES": 1_048_575}, "USER_QUEUE_BYTES is 1048575, less than SOCKET_QUEUE_BYTES (1048576)"),
         ({"LOCK_TIMEOUT": 15}, "LOCK_TIMEOUT (15 s) never ends a wait"),
     ],
     ids=str,
@@ -882,7 +887,8 @@ def test_w023_settings_that_contradict_each_other(given: dict[str, Any], named: 
     "given",
     [
         {"MAX_FRAME_BYTES": 41_024},
-        {"SOCKET_QUEUE_BYTES": 131_072},
+        {"SOCKET_QUEUE_BYTES": 131_072, "HISTORY_PAGE_BYTES": 131_072},
+        {"USER_QUEUE_BYTES": 1_048_576},
         {"LOCK_TIMEOUT": 14.9},
         {"LOCK_TIMEOUT": 60, "STATEMENT_TIMEOUT": None},
         {"LOCK_TIMEOUT": None},

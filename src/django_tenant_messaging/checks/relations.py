@@ -43,6 +43,17 @@ def _sizes() -> Iterator[tuple[str, str]]:
             f"SOCKET_QUEUE_BYTES is {queue}, less than MAX_FRAME_BYTES ({frame}): one large message fills a queue",
             "Raise SOCKET_QUEUE_BYTES or lower MAX_FRAME_BYTES",
         )
+    of_user, page = messaging_settings.USER_QUEUE_BYTES, messaging_settings.HISTORY_PAGE_BYTES
+    if of_user < queue:
+        yield (
+            f"USER_QUEUE_BYTES is {of_user}, less than SOCKET_QUEUE_BYTES ({queue}): no socket ever holds as much",
+            "Raise USER_QUEUE_BYTES or lower SOCKET_QUEUE_BYTES",
+        )
+    if queue < page:
+        yield (
+            f"SOCKET_QUEUE_BYTES is {queue}, less than HISTORY_PAGE_BYTES ({page}): one page of history fills a queue",
+            "Raise SOCKET_QUEUE_BYTES or lower HISTORY_PAGE_BYTES",
+        )
 
 
 def _times() -> Iterator[tuple[str, str]]:
