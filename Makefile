@@ -11,7 +11,7 @@ SOAK_SECONDS ?= 1800
 PYTEST ?= -m pytest --numprocesses auto --maxprocesses 8
 IN := $(PYTHON) tools/bootstrap.py
 
-.PHONY: help demo test lint docs audit bench bench-gate check chaos chaos-short chaos-mutants soak
+.PHONY: help demo test lint docs audit bench bench-gate check chaos chaos-short chaos-mutants soak structure
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -49,5 +49,8 @@ chaos-mutants: ## show that the checker finds servers that are wrong
 
 soak: ## serve a steady load for $SOAK_SECONDS (1800); memory must not grow
 	@$(IN) test -m tests.chaos --soak --seconds $(SOAK_SECONDS)
+
+structure: ## write down what the migrations make, with which the gate compares schemas
+	@$(IN) demo tools/describe_structure.py
 
 check: lint docs test ## all of the above but the demo

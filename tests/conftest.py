@@ -82,7 +82,7 @@ def run(pytestconfig: pytest.Config) -> Run:
 @pytest.fixture(scope="session")
 def database_url(run: Run, worker_id: str, django_db_blocker: Any) -> Iterator[str]:
     """The URL of this worker's own database, to which Django's connections are pointed."""
-    from tests.harness.tenants import build_template
+    from tests.harness.tenants import build_template, know_structures
 
     def build(url: str) -> None:
         point_django_at(url)
@@ -92,6 +92,7 @@ def database_url(run: Run, worker_id: str, django_db_blocker: Any) -> Iterator[s
     with django_db_blocker.unblock():
         url = run.create(worker_id, template=run.template(build))
         point_django_at(url)
+        know_structures()
         yield url
         disconnect_django()
 

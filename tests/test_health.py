@@ -121,6 +121,8 @@ def test_operators_get_names_and_remedies(client: Client, database_url: str) -> 
                 "reason": f"not applied: {', '.join(OURS)}",
                 "missing_migrations": list(OURS),
                 "missing_relations": [],
+                "differences": [],
+                "apps": ["django_tenant_messaging"],
                 "remedy": "python manage.py migrate_schemas --schema=acme",
             },
             {
@@ -129,6 +131,8 @@ def test_operators_get_names_and_remedies(client: Client, database_url: str) -> 
                 "reason": "recorded as migrated, but not there: django_tenant_messaging_userstatus",
                 "missing_migrations": [],
                 "missing_relations": ["django_tenant_messaging_userstatus"],
+                "differences": [],
+                "apps": ["django_tenant_messaging"],
                 "remedy": "python manage.py verify_tenant_migrations --fix --schema=globex",
             },
         ]

@@ -192,8 +192,8 @@ def test_a_tenant_whose_tables_drifted_is_told_which(client: Client, other: Clie
         response = client.get(SERVED)
         assert_refused(response)
         text = text_of(response)
-        assert "Parts of the database of this site are missing." in text
-        assert "State tables or columns missing ( drifted )" in text
+        assert "Parts of the database of this site are missing or changed." in text
+        assert "State tables missing or changed ( drifted )" in text
         assert "Missing django_tenant_messaging_userstatus" in text
         assert "python manage.py verify_tenant_migrations --fix --schema=acme" in text
         assert other.get(SERVED).status_code == 200
@@ -601,7 +601,7 @@ def test_a_missing_table_is_no_500(client: Client, other: Client, database_url: 
     with without_table(database_url, "acme"):
         response = client.get(address)
         assert_refused(response)
-        assert "tables or columns missing" in text_of(response)
+        assert "tables missing or changed" in text_of(response)
         assert other.get(address).status_code == 200
 
 
@@ -611,7 +611,7 @@ def test_a_missing_table_under_another_middleware_is_no_500(client: Client, data
     with without_table(database_url, "acme"):
         response = client.get(SERVED)
         assert_refused(response)
-        assert "tables or columns missing" in text_of(response)
+        assert "tables missing or changed" in text_of(response)
 
 
 @pytest.mark.parametrize("form", ["text/html", "application/json"])
@@ -638,14 +638,14 @@ def test_a_missing_table_in_a_transaction_is_no_500(
     with without_table(database_url, "acme", "django_tenant_messaging_message"):
         response = client.get("/lists/")
         assert_refused(response)
-        assert "tables or columns missing" in text_of(response)
+        assert "tables missing or changed" in text_of(response)
     VERDICTS.verdicts.forget_all()
     assert alice.get("/messages/").status_code == 200
     with without_table(database_url, "acme", "django_tenant_messaging_message"):
         response = alice.get("/messages/", headers={"accept": "text/html"})
         assert_refused(response)
         # In the transaction that it broke, nothing could have been found out.
-        assert "tables or columns missing" in text_of(response)
+        assert "tables missing or changed" in text_of(response)
     assert not transaction.get_connection().in_atomic_block
 
 

@@ -28,7 +28,7 @@ from django_tenant_messaging.tenancy.gate.repair import Repair, repair_schema
 from django_tenant_messaging.types import SchemaState
 from tests.harness.breaking import locked_table, without_table
 from tests.harness.queries import exactly, queries
-from tests.harness.spare import OwnMigrations, definition, execute, spare_tenant, tables
+from tests.harness.spare import OwnMigrations, copy_tables, definition, execute, spare_tenant, tables
 
 if TYPE_CHECKING:
     from tests.harness.tenants import Tenant
@@ -555,8 +555,7 @@ def test_any_schema_name_will_do(tenants: Any, name: str) -> None:
         (found,) = inspect_schemas(schema_kinds([name]))
         assert (found.schema_name, found.state) == (name, SchemaState.MISSING)
         execute(f"CREATE SCHEMA {quoted}")
-        for table in tables("acme"):
-            execute(f"CREATE TABLE {quoted}.{table} (LIKE acme.{table} INCLUDING ALL)")
+        copy_tables("acme", quoted)
         execute(f"INSERT INTO {quoted}.django_migrations SELECT * FROM acme.django_migrations")
         assert state(name) is SchemaState.OK
         execute(f"DROP TABLE {quoted}.{OURS}userstatus")

@@ -216,6 +216,9 @@ def test_json_is_one_document(spare: Tenant) -> None:
         "missing_migrations": [],
         "unknown_migrations": [],
         "missing_relations": [STATUS_TABLE],
+        "differences": [],
+        "tolerated": [],
+        "apps": ["django_tenant_messaging"],
         "remedy": "python manage.py verify_tenant_migrations --fix --schema=spare",
     }
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
+from django.apps import apps
 from django.conf import settings
 from django.utils.module_loading import import_string
 
@@ -111,6 +112,14 @@ def _importable(value: Any) -> bool:
 
 
 HOOK = Rule("the dotted path of a callable, a callable, or None", _importable)
+APP_LABELS = Rule(
+    'a list of labels of installed apps, such as "auth"',
+    lambda value: (
+        isinstance(value, list | tuple)
+        and {label for label in value if isinstance(label, str)} <= set(apps.app_configs)
+        and all(isinstance(label, str) for label in value)
+    ),
+)
 FLAG_OR_HOOK = Rule(
     "True, False, a callable or its dotted path",
     lambda value: isinstance(value, bool) or (value is not None and _importable(value)),
@@ -270,6 +279,10 @@ class MessagingSettings:
     table: the longest time that passes before it notices what others did to the schema."""
     MIGRATION_RECHECK_INTERVAL = Setting(2.0, seconds(0.05))
     """Seconds after which a schema that isn't ready is looked at again: how soon a repaired tenant is served."""
+    REQUIRED_APPS: Setting[list[str] | tuple[str, ...] | None] = Setting(None, or_none(APP_LABELS))
+    """Labels of the apps whose missing migrations, tables and columns make a tenant unready; this app always does.
+    ``None`` is all that the tenant's type has. What another app lacks then closes no tenant, and its own pages fail;
+    name the apps of your users, sessions and tenants, which nearly every page needs."""
     KEEP_FAILED_TENANTS = Setting(False, FLAG)
     """Whether a tenant whose first migration failed is kept, with its half-made schema, for diagnosis. Inside a
     transaction nothing can be kept."""

@@ -165,7 +165,7 @@ class SchemaState(StrEnum):
     AHEAD = "ahead"
     """Migrations are applied that the code doesn't know: a newer release ran here. It may be served."""
     DRIFTED = "drifted"
-    """All migrations are recorded, but a table or column of theirs isn't there."""
+    """All migrations are recorded, but what they make isn't there, or isn't as they make it."""
     ERROR = "error"
     """It couldn't be found out. What isn't known to be ready isn't served."""
 
@@ -174,7 +174,9 @@ class SchemaState(StrEnum):
 class Readiness:
     """Whether a schema may be served, and if not, why.
 
-    Migrations are named as ``app.name``, relations as ``table`` or ``table.column``.
+    Migrations are named as ``app.name``, relations as ``table`` or ``table.column``. ``differences`` say in words what
+    isn't as this app's migrations make it, such as a constraint that is gone. ``apps`` are those that what is missing
+    belongs to, and ``tolerated`` is what others lack for which ``REQUIRED_APPS`` refuses no tenant.
     """
 
     schema_name: str
@@ -182,6 +184,9 @@ class Readiness:
     missing_migrations: tuple[str, ...] = ()
     unknown_migrations: tuple[str, ...] = ()
     missing_relations: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
+    tolerated: tuple[str, ...] = ()
+    apps: tuple[str, ...] = ()
     error: str = ""
     is_shared: bool = False
 
@@ -193,9 +198,13 @@ class Readiness:
     @property
     def reason(self) -> str:
         """What is the case, in English, for logs and terminals."""
+        spared = f"; not required, and not there: {_some(self.tolerated)}" if self.tolerated else ""
+        return self._finding() + spared
+
+    def _finding(self) -> str:
         match self.state:
             case SchemaState.OK:
-                return "fully migrated"
+                return "migrated as far as is required" if self.tolerated else "fully migrated"
             case SchemaState.MISSING:
                 return "the schema does not exist"
             case SchemaState.BEHIND:
@@ -203,9 +212,14 @@ class Readiness:
             case SchemaState.AHEAD:
                 return f"applied but unknown to this code: {_some(self.unknown_migrations)}"
             case SchemaState.DRIFTED:
-                return f"recorded as migrated, but not there: {_some(self.missing_relations)}"
+                return self._drift()
             case SchemaState.ERROR:
                 return self.error
+
+    def _drift(self) -> str:
+        gone = f"recorded as migrated, but not there: {_some(self.missing_relations)}"
+        changed = f"not as the migrations make it: {_some(self.differences, separator='; ')}"
+        return "; ".join([gone] * bool(self.missing_relations) + [changed] * bool(self.differences))
 
     @property
     def remedy(self) -> str:
@@ -229,6 +243,6 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def _some(names: tuple[str, ...], limit: int = 5) -> str:
+def _some(names: tuple[str, ...], limit: int = 5, separator: str = ", ") -> str:
     rest = len(names) - limit
-    return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
+    return separator.join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")

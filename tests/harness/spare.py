@@ -70,6 +70,24 @@ def tables(schema_name: str) -> list[str]:
         return [name for (name,) in cursor.fetchall()]
 
 
+def copy_tables(source: str, quoted: str) -> None:
+    """Make a schema's tables in another one, without rows; keys, which LIKE doesn't copy, lead to its own tables."""
+    execute(*(f"CREATE TABLE {quoted}.{table} (LIKE {source}.{table} INCLUDING ALL)" for table in tables(source)))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT t.relname, conname, pg_get_constraintdef(k.oid) FROM pg_constraint k JOIN pg_class t"
+            " ON t.oid = conrelid WHERE contype = 'f' AND connamespace = %s::regnamespace",
+            [source],
+        )
+        keys = cursor.fetchall()
+    execute(
+        *(
+            f'ALTER TABLE {quoted}.{table} ADD CONSTRAINT "{name}" {text.replace(f"{source}.", f"{quoted}.")}'
+            for table, name, text in keys
+        )
+    )
+
+
 def definition(tenant: Tenant, table: str) -> dict[str, list[tuple[Any, ...]]]:
     """Columns, constraints and indexes of a table as PostgreSQL tells them, without the schema's name."""
     queries = {

@@ -11,7 +11,7 @@ from django.db import connection
 from django.test import Client
 
 from django_tenant_messaging.tenancy import activated
-from django_tenant_messaging.tenancy.gate import verdicts
+from django_tenant_messaging.tenancy.gate import inspect_schemas, schema_kinds, verdicts
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -66,6 +66,11 @@ def build_template() -> None:
         customer.save(verbosity=0)
         host = "localhost" if schema_name == "public" else f"{schema_name}.localhost"
         Domain.objects.create(domain=host, tenant=customer, is_primary=True)
+
+
+def know_structures() -> None:
+    """Let the process know the structure of the tenants' tables, as after its first look at any of them."""
+    assert all(found.is_ready for found in inspect_schemas(schema_kinds()))
 
 
 def leave_tenant() -> None:

@@ -21,7 +21,8 @@ HEADINGS = ("SCHEMA", "STATE", "DETAILS")
 
 def table(found: Collection[Readiness], *, with_ready: bool) -> Iterator[str]:
     """Yield the lines of an aligned table of schemas, those that are plainly ready only if wanted or few."""
-    shown = [readiness for readiness in found if with_ready or len(found) <= FEW or readiness.state != SchemaState.OK]
+    is_few = len(found) <= FEW
+    shown = [one for one in found if with_ready or is_few or one.state != SchemaState.OK or one.tolerated]
     rows = [HEADINGS, *((one.schema_name, one.state.value, one.reason) for one in shown)]
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in (0, 1)]
@@ -81,6 +82,9 @@ def _entry(readiness: Readiness, repair: Repair | None) -> dict[str, Any]:
         "missing_migrations": list(readiness.missing_migrations),
         "unknown_migrations": list(readiness.unknown_migrations),
         "missing_relations": list(readiness.missing_relations),
+        "differences": list(readiness.differences),
+        "tolerated": list(readiness.tolerated),
+        "apps": list(readiness.apps),
         "remedy": readiness.remedy,
     }
     return entry if repair is None else entry | {"done": list(repair.done), "failure": repair.failure}

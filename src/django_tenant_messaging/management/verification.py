@@ -178,6 +178,9 @@ def _conclude(course: _Course, options: Options, output: OutputWrapper, errors: 
     ahead = [readiness.schema_name for readiness in found if readiness.state is SchemaState.AHEAD]
     if ahead:
         errors.write(f"Warning: a newer release has migrated {len(ahead)} of the schemas; this code serves them.")
+    spared = [readiness for readiness in found if readiness.is_ready and readiness.tolerated]
+    if spared:
+        errors.write(f"Warning: {len(spared)} of the schemas lack what REQUIRED_APPS doesn't ask for; they are served.")
     shared = _unready_shared_schema(course)
     if shared is not None:
         errors.write(

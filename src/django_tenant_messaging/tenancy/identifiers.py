@@ -51,6 +51,11 @@ def is_elsewhere(model: Any) -> bool:
     return len(_stored_names(model._meta.db_table)) > 1
 
 
+def stored_schema(model: Any) -> str:
+    """Return the schema that a model's ``db_table`` names; empty when it names none."""
+    return _stored_names(model._meta.db_table)[0] if is_elsewhere(model) else ""
+
+
 def stored_table(model: Any) -> str:
     """Return what the database calls a model's table, without its schema."""
     return _cut(_stored_names(model._meta.db_table)[-1])

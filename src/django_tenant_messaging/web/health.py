@@ -86,5 +86,7 @@ def _shown(readiness: Readiness) -> dict[str, Any]:
         "reason": readiness.reason,
         "missing_migrations": readiness.missing_migrations,
         "missing_relations": readiness.missing_relations,
+        "differences": readiness.differences,
+        "apps": readiness.apps,
         "remedy": readiness.remedy,
     }

@@ -45,6 +45,7 @@ class Details:
     state_name: str
     reason: str
     missing: tuple[str, ...]
+    apps: tuple[str, ...]
     error: str
     remedy: str
 
@@ -123,7 +124,8 @@ def _details(request: HttpRequest, readiness: Readiness) -> Details:
         state=readiness.state.value,
         state_name=state_name(readiness.state),
         reason=readiness.reason,
-        missing=readiness.missing_migrations or readiness.missing_relations,
+        missing=readiness.missing_migrations or (*readiness.missing_relations, *readiness.differences),
+        apps=readiness.apps,
         error=readiness.error,
         remedy=readiness.remedy,
     )
@@ -174,7 +176,7 @@ def _problem(refusal: Refusal) -> dict[str, Any]:
     }
     if refusal.details is not None:
         shown = asdict(refusal.details)
-        problem |= {name: shown[name] for name in ("schema", "domain", "state", "reason", "missing", "remedy")}
+        problem |= {name: shown[name] for name in ("schema", "domain", "state", "reason", "missing", "apps", "remedy")}
     return problem
 
 
@@ -186,7 +188,8 @@ def _text(refusal: Refusal) -> str:
             _("Address"): details.domain,
             _("Schema"): details.schema,
             _("State"): f"{details.state_name} ({details.state})",
-            _("Missing"): ", ".join(details.missing),
+            _("Missing or changed"): ", ".join(details.missing),
+            _("Apps"): ", ".join(details.apps),
             _("Error"): details.error,
         }
         lines += ["", _("For administrators"), *(f"  {name}: {value}" for name, value in facts.items() if value)]

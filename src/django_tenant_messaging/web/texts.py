@@ -103,7 +103,7 @@ def state_text(state: SchemaState) -> str:
         case SchemaState.MISSING:
             return _("The database of this site is not there: it has not been set up yet, or it is being restored.")
         case SchemaState.DRIFTED:
-            return _("Parts of the database of this site are missing. It has to be repaired first.")
+            return _("Parts of the database of this site are missing or changed. It has to be repaired first.")
         case _state:
             return _("It is not known at the moment whether the database of this site is ready.")
 
@@ -116,7 +116,7 @@ def state_name(state: SchemaState) -> str:
         case SchemaState.MISSING:
             return _("schema missing")
         case SchemaState.DRIFTED:
-            return _("tables or columns missing")
+            return _("tables missing or changed")
         case _state:
             return _("check failed")
 

@@ -15,14 +15,17 @@ from ...exceptions import Unavailable
 from ...types import Readiness, SchemaState
 from ..context import is_public_schema
 from ..database import TENANT_DATABASE
+from .catalog import DIGESTED
+from .describing import describing
 from .failures import first_line, is_away
-from .requirements import requirements_of
+from .requirements import APP_LABEL, requirements_of
 from .schemas import unusable_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from .requirements import Requirements
+    from .structure import Structure
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +49,8 @@ HELD = """
 SELECT DISTINCT n.nspname
 FROM pg_catalog.pg_locks l
 JOIN pg_catalog.pg_database d ON d.oid = l.database AND d.datname = current_database()
-JOIN pg_catalog.pg_class c ON c.oid = l.relation AND c.relname = 'django_migrations'
+JOIN pg_catalog.pg_class c ON c.oid = l.relation AND (
+    c.relname = 'django_migrations' OR starts_with(c.relname::text, {ours}))
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = ANY({names})
 WHERE l.mode = 'AccessExclusiveLock'
 """
@@ -67,18 +71,31 @@ SELECT r.name, r.migrations, (
         SELECT q.tab || '.' || col FROM unnest(q.cols) col WHERE c.oid IS NOT NULL AND col <> ALL (present.cols)
     ) absent(name)
     -- Settles nearly every table by one comparison.
-    WHERE NOT q.cols <@ present.cols)
-FROM recorded r JOIN pg_catalog.pg_namespace n ON n.nspname = r.name::name
+    WHERE NOT q.cols <@ present.cols), s.digests
+FROM recorded r
+JOIN pg_catalog.pg_namespace n ON n.nspname = r.name::name
+LEFT JOIN structured s ON s.name = n.nspname
 """
+STRUCTURE = f"""
+     looked_at(name, tab) AS (SELECT name::name, tab FROM recorded CROSS JOIN unnest({{ours}}::name[]) tab),
+     {DIGESTED},
+     structured(name, digests) AS (
+         SELECT nspname, json_object_agg(tab, digest)::text FROM digested GROUP BY nspname)
+"""
+NO_STRUCTURE = "structured(name, digests) AS (SELECT NULL::name, NULL::text WHERE false)"
 STATEMENT = """
 WITH required(tab, cols) AS MATERIALIZED (
          SELECT tab::name, array_agg(col::name)
          FROM unnest({tables}::text[], {columns}::text[]) given(tab, col) GROUP BY tab),
-     recorded(name, migrations) AS ({recorded})
+     recorded(name, migrations) AS MATERIALIZED ({recorded}),
+     {structure}
 {absent}
 """
+ATTEMPTS = 5
+"""How often a structure is looked at that is changed between the look at its digest and the one at its details."""
 
-Row = tuple[str, str | None, list[str] | None]
+Row = tuple[str, str | None, list[str] | None, str | None]
+"""A schema's name, its recorded migrations, what it lacks, and its tables of ours with their digests."""
 
 
 def inspect_schema(schema_name: str, kind: str) -> Readiness:
@@ -137,7 +154,7 @@ def _inspect_kind(kind: str, names: list[str], has_record: Mapping[str, bool]) -
     except LookupError as error:
         return {name: _unknowable(name, error) for name in names}
     found = {
-        name: _judge((name, None, None), requirements)
+        name: _judge((name, None, None, None), requirements)
         if name in has_record
         else Readiness(name, SchemaState.MISSING, is_shared=is_public_schema(name))
         for name in names
@@ -167,8 +184,10 @@ def _inspect_readable(names: list[str], requirements: Requirements) -> dict[str,
 
 
 def _held(names: list[str]) -> set[str]:
-    """Return the schemas whose record of migrations somebody holds exclusively, or waits to."""
-    return {name for (name,) in _fetch(sql.SQL(HELD).format(names=sql.Literal(names)))}
+    """Return the schemas that somebody holds exclusively, or waits to: the record of migrations or a table of ours."""
+    return {
+        name for (name,) in _fetch(sql.SQL(HELD).format(names=sql.Literal(names), ours=sql.Literal(f"{APP_LABEL}_")))
+    }
 
 
 def _read(names: Iterable[str], requirements: Requirements) -> list[Row]:
@@ -176,13 +195,36 @@ def _read(names: Iterable[str], requirements: Requirements) -> list[Row]:
         sql.SQL(RECORDED).format(name=sql.Literal(name), table=sql.Identifier(name, "django_migrations"))
         for name in names
     )
+    structure = requirements.structure
+    ours = sorted(structure.tables) if structure else []
+    columns = [pair for pair in requirements.columns if pair[0] not in ours]
     statement = sql.SQL(STATEMENT).format(
-        tables=sql.Literal([table for table, _column in requirements.columns]),
-        columns=sql.Literal([column for _table, column in requirements.columns]),
+        tables=sql.Literal([table for table, _column in columns]),
+        columns=sql.Literal([column for _table, column in columns]),
         recorded=recorded,
+        structure=sql.SQL(STRUCTURE if structure else NO_STRUCTURE).format(ours=sql.Literal(ours)),
         absent=sql.SQL(ABSENT),
     )
-    return _fetch(statement)
+    for _attempt in range(ATTEMPTS):
+        rows: list[Row] = _fetch(statement)
+        if structure is None or not _learn(structure, rows):
+            return rows
+    raise Unavailable("The schemas are being changed.")
+
+
+def _learn(structure: Structure, rows: Iterable[Row]) -> bool:
+    """Have tables described whose digests this process hasn't met, one of all that are alike; say if there are any."""
+    unknown: dict[int, tuple[str, str]] = {}
+    for name, _migrations, _absent, digests in rows:
+        for table, digest in json.loads(digests or "{}").items():
+            if digest not in structure.judged:
+                unknown.setdefault(digest, (name, table))
+    if not unknown:
+        return False
+    ((described,),) = _fetch(describing(unknown.values(), structure.users.key_type))
+    found = json.loads(described)
+    structure.learn(found["tables"], found["user_type"])
+    return not all(digest in structure.judged for digest in unknown)
 
 
 def _fetch(statement: sql.Composed) -> list[Any]:
@@ -213,25 +255,50 @@ def _fetch(statement: sql.Composed) -> list[Any]:
 
 
 def _judge(row: Row, requirements: Requirements) -> Readiness:
-    name, migrations, absent = row
+    name, migrations, absent, digests = row
     recorded = {(app, migration) for app, migration in json.loads(migrations or "[]")}
-    missing = requirements.missing(recorded)
-    unknown = requirements.unknown(recorded)
+    pending, unknown = requirements.missing(recorded), requirements.unknown(recorded)
+    missing, put_off = _split(((app, f"{app}.{migration}") for app, migration in pending), requirements)
+    flaws = requirements.flaws(
+        json.loads(digests or "{}"), is_ahead=any(app == APP_LABEL for app, _migration in unknown)
+    )
+    gone = sorted([*(absent or []), *(flaw.name for flaw in flaws if flaw.part == "relation")])
+    # Of an app that is behind, most of what isn't there is still to come.
+    behind = {app for app, _migration in pending}
+    owned = ((requirements.owner(relation), relation) for relation in gone)
+    lacking, spared = _split(((app, relation) for app, relation in owned if app not in behind), requirements)
+    differences = [(APP_LABEL, flaw.text) for flaw in flaws if flaw.part != "relation" and APP_LABEL not in behind]
     if missing:
-        state = SchemaState.BEHIND
-    elif absent:
+        state, lacking, differences = SchemaState.BEHIND, [], []
+    elif lacking or differences:
         state = SchemaState.DRIFTED
     else:
         state = SchemaState.AHEAD if unknown else SchemaState.OK
     return Readiness(
         name,
         state,
-        missing_migrations=tuple(f"{app}.{migration}" for app, migration in missing),
+        missing_migrations=_texts(missing),
         unknown_migrations=tuple(f"{app}.{migration}" for app, migration in unknown),
-        # Of a schema that is behind, most of what isn't there is still to come.
-        missing_relations=() if missing else tuple(sorted(absent or [])),
+        missing_relations=_texts(lacking),
+        differences=_texts(differences),
+        tolerated=_texts([*put_off, *spared]),
+        apps=tuple(sorted({app for app, _text in (*missing, *lacking, *differences)})),
         is_shared=is_public_schema(name),
     )
+
+
+def _split(
+    named: Iterable[tuple[str, str]], requirements: Requirements
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Part what apps lack, as pairs of an app and a name: what refuses a tenant, and what doesn't."""
+    refusing, tolerated = list[tuple[str, str]](), list[tuple[str, str]]()
+    for app, name in named:
+        (refusing if requirements.is_required(app) else tolerated).append((app, name))
+    return refusing, tolerated
+
+
+def _texts(named: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    return tuple(text for _app, text in named)
 
 
 def _failure(schema_name: str, error: DatabaseError) -> Readiness:

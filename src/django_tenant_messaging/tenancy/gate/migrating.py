@@ -65,10 +65,13 @@ def _try(connection: psycopg.Connection[Any], schema_name: str, said: LiteralStr
     return taken == (True,)
 
 
-def run_migrations(schema_name: str, *, verbosity: int = 0) -> None:
-    """Apply to a schema what its migrations record lacks; raises what the migration raises."""
+def run_migrations(schema_name: str, *labels: str, verbosity: int = 0) -> None:
+    """Apply to a schema what its migrations record lacks, of one app if it is named; raises what the migration raises.
+
+    The migrations that those of the app depend on are applied too.
+    """
     call_command(
-        "migrate_schemas", schema_name=schema_name, executor="standard", interactive=False, verbosity=verbosity
+        "migrate_schemas", *labels, schema_name=schema_name, executor="standard", interactive=False, verbosity=verbosity
     )
 
 

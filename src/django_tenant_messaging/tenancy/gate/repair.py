@@ -13,6 +13,7 @@ from django_tenants.models import TenantMixin
 from django_tenants.signals import post_schema_sync
 from django_tenants.utils import get_tenant_model
 
+from ...conf import messaging_settings
 from ...exceptions import Unavailable
 from ...types import Readiness, SchemaState
 from ..context import activated, public_schema
@@ -20,6 +21,7 @@ from ..database import TENANT_DATABASE
 from .drift import RepairRefusedError, fill_gaps
 from .failures import Failure, cause_of, first_line, migration_of
 from .inspection import inspect_schema
+from .mending import mend
 from .migrating import migration_lock, run_migrations
 from .sites import name_site
 from .verdicts import facts, verdicts
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MOST_STEPS = 3
-"""A clone may be created, then migrated, then filled up."""
+MOST_STEPS = 4
+"""A clone may be created, then migrated, then filled up, then mended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,23 +107,37 @@ def _create(found: Readiness, _kind: str, done: list[str]) -> None:
 def _migrate(found: Readiness, _kind: str, _done: list[str]) -> None:
     name = found.schema_name
     logger.info("Running migrations for tenant: %s", name, extra={"schema_name": name})
-    run_migrations(name)
+    _run_migrations(found)
     logger.info("Migrations completed successfully for tenant: %s", name, extra={"schema_name": name})
 
 
-def _fill(found: Readiness, kind: str, done: list[str]) -> None:
-    filled = fill_gaps(found, kind)
-    done += filled
-    for change in filled:
-        logger.warning("[%s] Repaired: %s.", found.schema_name, change, extra=facts(found))
-    # Nothing is left to apply, but Django fills its own tables after each migration.
-    run_migrations(found.schema_name)
+def _run_migrations(found: Readiness) -> None:
+    """Apply what is pending, of the apps that a tenant is refused for: another one's failure mustn't keep it closed."""
+    if messaging_settings.REQUIRED_APPS is None:
+        run_migrations(found.schema_name)
+        return
+    for label in found.apps:
+        run_migrations(found.schema_name, label)
+
+
+def _repair_drift(found: Readiness, kind: str, done: list[str]) -> None:
+    before = len(done)
+    try:
+        if found.missing_relations:
+            done += fill_gaps(found, kind)
+            # Nothing is left to apply, but Django fills its own tables after each migration.
+            _run_migrations(found)
+        else:
+            mend(found, kind, done)
+    finally:
+        for change in done[before:]:
+            logger.warning("[%s] Repaired: %s.", found.schema_name, change, extra=facts(found))
 
 
 STEPS: dict[SchemaState, Callable[[Readiness, str, list[str]], None]] = {
     SchemaState.MISSING: _create,
     SchemaState.BEHIND: _migrate,
-    SchemaState.DRIFTED: _fill,
+    SchemaState.DRIFTED: _repair_drift,
 }
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 from django.conf import settings
-from django.db import router
+from django.db import connections, router
 from django.db.migrations.loader import MigrationLoader
 from django_tenants.routers import TenantSyncRouter
 from django_tenants.utils import get_tenant_types, has_multi_type_tenants
 
+from ...conf import messaging_settings
+from ..context import public_schema
 from ..database import TENANT_DATABASE, apps_of_kind, is_among
-from ..identifiers import is_elsewhere, stored_column, stored_table
+from ..identifiers import is_elsewhere, stored_column, stored_schema, stored_table
+from . import structure as kept
+from .structure import Flaw, Structure, Users
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from django.db.migrations import Migration
     from django.db.migrations.state import StateApps
 
+APP_LABEL = "django_tenant_messaging"
 Key = tuple[str, str]
 """A migration: its app's label and its name."""
 
@@ -31,12 +36,36 @@ class Requirements:
     """What the schemas of one kind must hold.
 
     ``migrations`` maps each migration on disk, in the order in which they run, to those that it replaces. ``columns``
-    are pairs of table and column.
+    are pairs of table and column, ``owners`` the apps of the tables; ``structure`` is that of this app's own tables,
+    ``None`` where it has none.
     """
 
     labels: frozenset[str]
     migrations: Mapping[Key, tuple[Key, ...]]
     columns: tuple[tuple[str, str], ...]
+    owners: Mapping[str, str] = field(default_factory=dict)
+    structure: Structure | None = None
+
+    def owner(self, relation: str) -> str:
+        """Return the app of a table, or of a column as ``table.column``."""
+        # A table's name may hold a dot as well.
+        return self.owners.get(relation) or self.owners[relation.rpartition(".")[0]]
+
+    def is_required(self, label: str) -> bool:
+        """Say whether a tenant is refused for what this app lacks: see ``REQUIRED_APPS``."""
+        chosen = messaging_settings.REQUIRED_APPS
+        return chosen is None or label == APP_LABEL or label in chosen
+
+    def flaws(self, digests: Mapping[str, int], *, is_ahead: bool) -> list[Flaw]:
+        """Return what isn't as the migrations make it in this app's tables, given the digests of those that are there.
+
+        Of a schema that a newer release has migrated, only what isn't there: that release may have changed the rest.
+        """
+        if self.structure is None:
+            return []
+        gone = [Flaw(table, "relation", table, table) for table in self.structure.tables if table not in digests]
+        found = [*gone, *(flaw for digest in digests.values() for flaw in self.structure.judged[digest])]
+        return [flaw for flaw in found if flaw.part == "relation" or not is_ahead]
 
     def missing(self, recorded: Collection[Key]) -> list[Key]:
         """Return the migrations that ``migrate`` would apply, in that order.
@@ -116,12 +145,31 @@ def _work_out(entries: frozenset[str]) -> Requirements:
     migrations = {
         key: tuple(loader.disk_migrations[key].replaces) for key in _running_order(loader) if key[0] in labels
     }
+    models = _state_models(loader, labels)
     columns = [
-        (stored_table(model), stored_column(field))
-        for model in _state_models(loader, labels)
-        for field in model._meta.local_concrete_fields
+        (stored_table(model), stored_column(field)) for model in models for field in model._meta.local_concrete_fields
     ]
-    return Requirements(labels, migrations, tuple(columns))
+    owners = {stored_table(model): model._meta.app_label for model in models}
+    return Requirements(labels, migrations, tuple(columns), owners, _structure(models, entries, loader))
+
+
+def _structure(models: list[Any], entries: frozenset[str], loader: MigrationLoader) -> Structure | None:
+    """Return what our tables have to be among these models; unknown where other migrations make them."""
+    names = {name for app, name in loader.disk_migrations if app == APP_LABEL}
+    message = next((model for model in models if model._meta.label == f"{APP_LABEL}.Message"), None)
+    if message is None or APP_LABEL in settings.MIGRATION_MODULES or names != set(kept.kept_migrations()):
+        return None
+    key = message._meta.get_field("sender")
+    user = key.related_model
+    is_own = is_among(apps.get_app_config(user._meta.app_label), entries)
+    return Structure(
+        Users(
+            schema=stored_schema(user) or ("" if is_own else public_schema()),
+            table=stored_table(user),
+            key=stored_column(user._meta.pk),
+            key_type=key.db_type(connections[TENANT_DATABASE]),
+        )
+    )
 
 
 def _running_order(loader: MigrationLoader) -> list[Key]:

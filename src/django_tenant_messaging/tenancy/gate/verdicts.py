@@ -214,6 +214,8 @@ def facts(readiness: Readiness) -> dict[str, Any]:
         "schema_state": readiness.state.value,
         "missing_migrations": list(readiness.missing_migrations),
         "missing_relations": list(readiness.missing_relations),
+        "differences": list(readiness.differences),
+        "apps": list(readiness.apps),
         "remedy": readiness.remedy,
     }
 
