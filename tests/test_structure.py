@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from django.core.checks import run_checks
 from django.db import connection, transaction
 
 from django_tenant_messaging.tenancy import readiness_of
-from django_tenant_messaging.tenancy.gate import inspect_schema, inspect_schemas, schema_kinds, structure
+from django_tenant_messaging.tenancy.gate import inspect_schema, inspect_schemas, schema_kinds, structure, verdicts
 from django_tenant_messaging.tenancy.gate.describing import to_keep
+from django_tenant_messaging.tenancy.gate.repair import repair_schema
 from django_tenant_messaging.tenancy.gate.requirements import requirements_of
 from django_tenant_messaging.tenancy.gate.structure import KEPT
 from django_tenant_messaging.types import SchemaState
+from tests.harness.commands import run_command
 from tests.harness.queries import exactly, queries
 from tests.harness.spare import execute
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.harness.clock import Clock
+    from tests.harness.spare import OwnMigrations
     from tests.harness.tenants import Tenant
 
 OURS = "django_tenant_messaging_"
@@ -274,10 +278,10 @@ def test_a_structure_that_is_known_takes_one_query(acme: Tenant) -> None:
     with transaction.atomic():
         execute(*BROKEN["an index"][0])
         ours.judged.clear()
-        # Those that are alike are described once: seven of acme's and globex' tables, and the one that differs twice.
+        # Those that are alike are described once, and the table that differs besides.
         found = {one.schema_name: one.state.value for one in inspect_schemas(schema_kinds())}
         assert found == {"public": "ok", "acme": "drifted", "globex": "ok"}
-        assert len(ours.judged) == 9
+        assert len(ours.judged) == len(ours.tables) + 1
         with queries() as made:
             assert not inspect_schema("acme", "").is_ready
         assert len([one for one in made if "WITH" in one]) == 1
@@ -351,3 +355,69 @@ def test_the_reader_is_told_what_differs(acme: Tenant, breaking: None, settings:
 def test_no_transaction_is_left_open(acme: Tenant) -> None:
     assert inspect_schema("acme", "").is_ready
     assert not connection.in_atomic_block
+
+
+# What another app lacks
+
+
+@pytest.fixture
+def own_app(own: OwnMigrations, settings: Any) -> OwnMigrations:
+    """An app of the host's with a migration that no tenant has."""
+    own.write("messages", "0001_first", "migrations.RunSQL('SELECT 1 FROM nothing_there')")
+    return own
+
+
+def required(settings: Any, *labels: str) -> None:
+    settings.TENANT_MESSAGING = {**getattr(settings, "TENANT_MESSAGING", {}), "REQUIRED_APPS": labels}
+
+
+def test_another_app_refuses_a_tenant_unless_told_otherwise(acme: Tenant, own_app: Any, settings: Any) -> None:
+    found = readiness_of("acme")
+    assert (found.state, found.apps) == (SchemaState.BEHIND, ("messages",))
+    verdicts.forget_all()
+    required(settings, "auth", "sessions")
+    found = readiness_of("acme")
+    assert (found.state, found.is_ready) == (SchemaState.OK, True)
+    assert found.tolerated == ("messages.0001_first",)
+    assert found.reason == "migrated as far as is required; not required, and not there: messages.0001_first"
+    assert acme.client().get("/accounts/login/").status_code == 200
+
+
+def test_a_missing_table_of_another_app_too(acme: Tenant, breaking: None, settings: Any) -> None:
+    execute("ALTER TABLE acme.auth_group RENAME TO put_aside")
+    assert inspect_schema("acme", "").apps == ("auth",)
+    required(settings, "sessions")
+    found = inspect_schema("acme", "")
+    assert (found.is_ready, found.tolerated, found.missing_relations) == (True, ("auth_group",), ())
+
+
+def test_this_app_is_always_required(acme: Tenant, breaking: None, settings: Any) -> None:
+    required(settings)
+    execute(*BROKEN["an index"][0])
+    assert inspect_schema("acme", "").state is SchemaState.DRIFTED
+    execute("DELETE FROM acme.django_migrations WHERE app = 'django_tenant_messaging'")
+    assert inspect_schema("acme", "").state is SchemaState.BEHIND
+
+
+def test_verify_tells_what_others_lack_as_a_note(acme: Tenant, own_app: Any, settings: Any) -> None:
+    required(settings, "auth")
+    status, printed, complaints = run_command("verify_tenant_migrations")
+    assert status == 0
+    assert "acme    ok     migrated as far as is required; not required, and not there: messages.0001_first" in printed
+    assert complaints == ["Warning: 2 of the schemas lack what REQUIRED_APPS doesn't ask for; they are served."]
+
+
+def test_a_failing_migration_of_another_app_keeps_no_tenant_closed(spare: Tenant, own_app: Any, settings: Any) -> None:
+    execute("DELETE FROM spare.django_migrations WHERE app = 'sessions'", "DROP TABLE spare.django_session")
+    required(settings, "auth", "sessions")
+    repair = repair_schema("spare", "")
+    assert (repair.done, repair.failure, repair.is_success) == (("applied sessions.0001_initial",), "", True)
+    required(settings, "messages")
+    verdicts.forget_all()
+    assert "messages.0001_first" in repair_schema("spare", "").failure
+
+
+@pytest.mark.parametrize("wrong", ["auth", [1], ["nothing"], ("auth", None)])
+def test_only_labels_of_apps_are_taken(wrong: Any, settings: Any) -> None:
+    settings.TENANT_MESSAGING = {"REQUIRED_APPS": wrong}
+    assert any("REQUIRED_APPS" in error.msg for error in run_checks())
