@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.contrib import messages as feedback
-from django.db.models import Count, OuterRef, Q, Subquery
+from django.db.models import Count, Exists, OuterRef, Subquery
 from django.db.models.functions import Coalesce
 from django.utils.text import Truncator
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from .. import actions
-from ..models import ChatRoom, Membership, Message, MessageRevision, Notification, UserStatus
+from ..models import ChatRoom, Membership, Mention, Message, MessageRevision, Notification, UserStatus
 from .looking import LookOnlyAdmin, is_let_in
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class ChatRoomAdmin(LookOnlyAdmin):
         rooms: QuerySet[Any] = super().get_queryset(request).annotate(member_count=Coalesce(Subquery(members), 0))
         return rooms
 
-    @admin.display(description=_("members"), ordering="member_count")
+    @admin.display(description=_("members"))
     def members_now(self, room: Any) -> int:
         """How many are in the room."""
         number: int = room.member_count
@@ -111,8 +111,8 @@ class MentionFilter(admin.SimpleListFilter):
         """Keep one of the two."""
         if self.value() is None:
             return queryset
-        matching = Q(mentions__isnull=False)
-        return queryset.filter(matching if self.value() == "some" else ~matching).distinct()
+        mentions = Exists(Mention.objects.filter(message=OuterRef("pk")))
+        return queryset.filter(mentions if self.value() == "some" else ~mentions)
 
 
 @admin.register(Message)
@@ -129,7 +129,6 @@ class MessageAdmin(LookOnlyAdmin):
         ("deleted_at", admin.EmptyFieldListFilter),
     )
     list_select_related = ("sender", "receiver", "room")
-    date_hierarchy = "timestamp"
     text_search = ("content", "room__name")
     user_search = ("sender", "receiver")
     fields = (

@@ -9,12 +9,13 @@ from django.core.exceptions import FieldDoesNotExist
 
 from ..permissions import may_view, why_request_refused
 from ..selectors import username_field
+from ..selectors.rooms import MAX_ID
 from ..tenancy import current_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from django.db.models import Model
+    from django.db.models import Model, QuerySet
     from django.http import HttpRequest
 
     from ..permissions import Refusal
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 else:
     ModelAdmin = admin.ModelAdmin
 
+WINDOW = 10_000
+"""Rows that a list shows, sorts, filters and searches: the newest, or those before the one that ``?id__lt=`` names."""
 REFUSALS = "_tenant_messaging_refusals"
 """The attribute of a request that holds why it isn't let in, by schema: the admin asks for each model that it names."""
 
@@ -51,6 +54,21 @@ class LookOnlyAdmin(ModelAdmin):
     text_search: tuple[str, ...] = ()
     reveals: ClassVar[Mapping[str, type[Model]]] = {}
     """Columns made by methods, and the other model of which each shows something."""
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Keep a list to the newest rows: to search or sort all would read all."""
+        rows: QuerySet[Any] = super().get_queryset(request)
+        match = request.resolver_match
+        if match is None or not (match.url_name or "").endswith("_changelist"):
+            return rows
+        newest = self.model._default_manager.order_by("-pk")
+        before = request.GET.get("id__lt", "")
+        if before.isdecimal() and int(before) <= MAX_ID:
+            newest = newest.filter(pk__lt=int(before))
+        # Asked by itself, so that the planner knows how few are left.
+        for floor in newest.values_list("pk", flat=True)[WINDOW : WINDOW + 1]:
+            return rows.filter(pk__gt=floor)
+        return rows
 
     def get_search_fields(self, request: HttpRequest) -> list[str]:
         """Search by username, whatever field the host's user model keeps it in."""
