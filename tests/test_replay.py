@@ -58,6 +58,7 @@ class TestReader:
             (line(text=" \t"), "text: empty"),
             (line(text="a\0b"), "text: has a NUL"),
             (line(text="\ud800"), "text: has a lone surrogate"),
+            (line(text="\x0304red"), "text: must not contain U+0003 (character 1): it is a control character"),
             (line(at="yesterday"), "at: not an ISO 8601 time"),
             ({key: value for key, value in line().items() if key != "reply_to"}, "reply_to: missing"),
             (line(reply_to="0"), "reply_to: neither"),
@@ -276,7 +277,7 @@ class TestPlay:
             line(
                 room=f"room-{room}",
                 user=NICKS[(number + room) % len(NICKS)],
-                text=f"{number} <b>e\u0301</b> \x0304red\x03 @{NICKS[number % 5]}",
+                text=f"{number} <b>e\u0301</b> red @{NICKS[number % 5]}",
                 reply_to=number - 2 if number > 1 and number % 3 == 0 else None,
             )
             for room in range(3)

@@ -13,6 +13,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from django_tenant_messaging.exceptions import Invalid
+from django_tenant_messaging.models.content import clean_content
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -151,7 +154,10 @@ def _parse(raw: bytes) -> dict[str, Any]:
 
 def _line(number: int, room: str, index: int, fields: dict[str, Any]) -> Line:
     user = _text(fields, "user", MAX_NAME_LENGTH)
-    text = _text(fields, "text", MAX_TEXT_LENGTH)
+    try:
+        text = clean_content(_text(fields, "text", MAX_TEXT_LENGTH))
+    except Invalid as error:
+        raise BrokenLineError(f"text: {error.details['errors'][0]['reason']}") from None
     at = _text(fields, "at", 64)
     try:
         datetime.fromisoformat(at)
