@@ -182,7 +182,8 @@ LISTS = {
 ADDED = {
     # Their cost is what they are given, and the statements are those of the actions above.
     "add_members", "remove_member", "rejoin_room", "mark_read_where_free", "renew_connections_of", "expire_connections",
-    "send_messages", "send_messages_where_free", "end_login", "end_session", "recheck_access", "unlimited",
+    "send_messages", "send_messages_where_free", "end_login", "look_up_users",
+    "end_replaced_login", "end_session", "recheck_access", "unlimited",
     # It finds those who joined since, which is what is asked.
     "read_returns",
     # By a partial index that holds nothing else.
