@@ -204,7 +204,7 @@ def test_strangers_and_who_left_change_nothing(world: World) -> None:
     with pytest.raises(NotFound):
         list_revisions(world.bob, room_id=TEAM, message_id=first.id)
     # Who comes back sees nothing from before, not even the own.
-    actions.add_members(world.alice, room_id=TEAM, users=[world.bob])
+    actions.rejoin_room(world.bob, room_id=TEAM)
     assert change_both_ways(world.bob, TEAM, second.id) == [NotFound, NotFound]
     with pytest.raises(NotFound):
         list_revisions(world.bob, room_id=TEAM, message_id=first.id)
