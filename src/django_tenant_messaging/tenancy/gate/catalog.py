@@ -19,7 +19,7 @@ digested AS MATERIALIZED (
                 SELECT concat_ws(' ', i.indisunique, i.indisprimary, i.indimmediate, i.indisvalid, i.indisready,
                     i.indislive, i.indnullsnotdistinct, i.indkey, i.indnkeyatts, i.indclass, i.indoption,
                     i.indcollation, i.indexprs, i.indpred)
-                FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid) parts(part)), (
+                FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid OFFSET 0) parts(part)), (
             SELECT string_agg(part, ',' ORDER BY part COLLATE "C") FROM (
                 SELECT concat_ws(' ', k.contype, k.conkey, k.confkey, k.confupdtype, k.confdeltype, k.confmatchtype,
                     k.condeferrable, k.condeferred, k.convalidated, k.conbin, CASE WHEN k.contype = 'f' THEN (
@@ -29,7 +29,9 @@ digested AS MATERIALIZED (
                         WHERE t.tgconstraint = k.oid AND t.tgenabled NOT IN ('O', 'A')) END)
                 -- PostgreSQL 18 has constraints for NOT NULL too; valid ones say no more than the columns.
                 FROM pg_catalog.pg_constraint k
-                WHERE k.conrelid = c.oid AND (k.contype IN ('f', 'c', 'p', 'u') OR NOT k.convalidated)) parts(part))
+                WHERE k.conrelid = c.oid AND (k.contype IN ('f', 'c', 'p', 'u') OR NOT k.convalidated)
+                -- Else each part is worked out twice: to be sorted, and to be put together.
+                OFFSET 0) parts(part))
         ), 0) AS digest
     FROM looked_at l
     JOIN pg_catalog.pg_namespace n ON n.nspname = l.name
