@@ -74,7 +74,7 @@ def guide_block(word: str) -> str:
 
 
 @pytest.fixture
-def sessions(acme: Tenant, globex: Tenant, people: tuple[str, ...]) -> dict[str, str]:
+def sessions(acme: Tenant, globex: Tenant, people: tuple[str, ...], team: None) -> dict[str, str]:
     """Those of alice, who is logged in at both tenants, by tenant."""
     found = {}
     for tenant in (acme, globex):

@@ -372,7 +372,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--scenario", "Z"], "There is no scenario 'Z'; there are A, B, C, D, E, F."),
+        (["--scenario", "Z"], "There is no scenario 'Z'; there are A, B, C, D, E, F, G."),
         (["--contender", "granian"], "There is no contender 'granian'; there are limit,"),
         (["--seconds", "soon"], "'soon' isn't a number of seconds from 0.2 to 600"),
         (["--seconds", "nan"], "'nan' isn't a number of seconds from 0.2 to 600"),

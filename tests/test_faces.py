@@ -65,6 +65,7 @@ DECIDING = {identify, identify_together, standing_lost, lost_rights}
 """The steps of a handshake and of the looks after it that say of somebody whether they may be connected."""
 NOT_DECIDING = {
     handshake.find_tenants,
+    handshake.find_together,
     handshake.may_identify_together,
     handshake.session_key_of,
     handshake.live_sessions,
