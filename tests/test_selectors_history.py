@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from django_tenant_messaging import actions
 from django_tenant_messaging.exceptions import Invalid, NotFound
 from django_tenant_messaging.models import Message
-from django_tenant_messaging.selectors import room_history
-from tests.harness.queries import exactly
+from django_tenant_messaging.selectors import read_changes, room_history
+from tests.harness.queries import exactly, queries
 from tests.harness.world import TEAM, THEIRS, made_world
 
 if TYPE_CHECKING:
@@ -201,3 +201,14 @@ def test_any_page_is_a_piece_of_the_history(world: World) -> None:
             assert (page.has_before, page.has_after) == (seqs[0] > 1, seqs[-1] < 10)
 
     check()
+
+
+@pytest.mark.parametrize("place", [{}, {"before": 8}, {"after": 2}, {"around": 5}])
+def test_a_page_names_its_number_of_rows(world: World, place: dict[str, int]) -> None:
+    # By its positions alone the planner takes a page for a good part of a long room, and joins all there is.
+    with queries() as made:
+        room_history(world.alice, room_id=TEAM, limit=4, **place)
+        read_changes(TEAM, after=2, limit=4)
+    of_messages = [statement for statement in made if '"client_id"' in statement]
+    assert len(of_messages) == (3 if "around" in place else 2)
+    assert all("LIMIT" in statement for statement in of_messages)

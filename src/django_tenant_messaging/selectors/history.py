@@ -42,16 +42,17 @@ def room_history(
     visible = Message.objects.filter(room_id=room_id, seq__gt=room.visible_after_seq, seq__lte=room.seq)
 
     most_bytes = messaging_settings.HISTORY_PAGE_BYTES
+    # Each page names its number besides its end: the planner takes a part of a long room for more than it is.
 
     def older(seq: int, count: int, most_bytes: int = most_bytes) -> tuple[list[MessageData], bool]:
         rows = visible.filter(seq__lt=seq).order_by("-seq")
         first, is_cut = extent_of_page(rows, "seq", limit=count, most_bytes=most_bytes)
-        return [] if first is None else load_messages(rows.filter(seq__gte=first))[::-1], is_cut
+        return [] if first is None else load_messages(rows.filter(seq__gte=first)[:count])[::-1], is_cut
 
     def newer(seq: int, count: int, most_bytes: int = most_bytes) -> tuple[list[MessageData], bool]:
         rows = visible.filter(seq__gt=seq).order_by("seq")
         last, is_cut = extent_of_page(rows, "seq", limit=count, most_bytes=most_bytes)
-        return [] if last is None else load_messages(rows.filter(seq__lte=last)), is_cut
+        return [] if last is None else load_messages(rows.filter(seq__lte=last)[:count]), is_cut
 
     if after is not None:
         messages, has_after = newer(after, limit)
