@@ -115,10 +115,33 @@ def test_no_more_errors_are_looked_for_than_are_told(fields: dict[str, Any], fou
     assert found[0].error_count() <= 650
 
 
-@pytest.mark.parametrize("digits", [1_001, 4_300, 100_000])
-def test_numbers_have_a_bounded_number_of_digits(digits: int) -> None:
-    _, error = parse_frame('{"type":"ping","id":"1","x":%s}' % ("9" * digits))
-    assert isinstance(error, BadJson)
-    assert error.message == "The frame is not JSON: a number has too many digits."
-    _, error = parse_frame('{"type":"ping","id":"1","x":%s}' % ("9" * 1_000))
+NUMBERS = {
+    **{str(digits): of_values("9" * digits) for digits in (22, 40, 1_000)},
+    "negative": of_values("-" + "9" * 20),
+    "fractions": of_values("0." + "9" * 19),
+    "exponents": of_values("123456789123456789e-300"),
+    **{f"one of {digits}": '{"type":"ping","id":"1","x":%s}' % ("9" * digits) for digits in (1_025, 4_300, 100_000)},
+}
+
+
+@pytest.mark.parametrize("text", NUMBERS.values(), ids=NUMBERS)
+def test_digits_are_counted_before_numbers_are_made(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parsing, "_DECODER", None)
+    _, error = parse_frame(text)
+    assert isinstance(error, BadFrame)
+    assert error.message == "A frame's numbers have at most 41024 digits together, each one at most 1024."
+
+
+def test_a_frame_of_few_digits_is_read() -> None:
+    _, error = parse_frame('{"type":"ping","id":"1","x":%s}' % ("9" * 1_024))
     assert isinstance(error, Invalid)
+    _, read = parse_frame(json.dumps({"id": "1", "type": "rename", "room": 1, "name": "9" * 100_000}))
+    assert read.name == "9" * 100_000  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("padding", ["", " " * 2_000])
+@pytest.mark.parametrize("twice", ['"x":0,"x":0', '"x":[{"a":":","a":1}]', '"x":0,"\\u0078":1'])
+def test_a_key_twice_is_found_in_frames_of_any_size(twice: str, padding: str) -> None:
+    _, error = parse_frame('{"type":"ping","id":"1",' + twice + padding + "}")
+    assert isinstance(error, BadJson)
+    assert error.message == "The frame is not JSON: an object has a key twice."

@@ -11,14 +11,19 @@ from pydantic import TypeAdapter, ValidationError
 from ..exceptions import BadFrame, BadJson, FrameError, Invalid, TooDeep, UnknownType
 from .client import FRAME_ID, MAX_ERRORS, MAX_POSITIONS, ClientFrame, with_few_unknown
 
+SHORT = 1_024
+"""Characters of a frame that is read without counting first what it holds: it can't be much."""
 MAX_DEPTH = 8
 """Deepest nesting of objects and arrays. The deepest frame of the protocol has 3."""
 MAX_VALUES = 3 * MAX_POSITIONS + 16
 """Most values of a frame, those inside others included: what a resume may have, and no other frame has."""
 MAX_QUOTES = 8 * MAX_POSITIONS + 64
-MAX_DIGITS = 1_000
-SHORT = 1_024
-"""Characters of a frame that is read without counting its values first: it can't have many."""
+MAX_DIGITS = 20 * MAX_POSITIONS + SHORT
+"""Most digits of a frame's numbers together: what a resume may have."""
+_ONLY_ZEROS = bytes.maketrans(b"123456789", b"000000000")
+_TOO_LONG = b"0" * (SHORT + 1)
+_CONTAINERS = (dict, list)
+KEY_TWICE = "an object has a key twice"
 
 _FRAMES: dict[str, type[ClientFrame]] = {
     get_args(frame.model_fields["type"].annotation)[0]: frame for frame in get_args(ClientFrame)
@@ -54,27 +59,40 @@ def parse_frame(text: str) -> tuple[str | None, ClientFrame | FrameError | Inval
 
 
 def _strict_json(text: str) -> Any:
-    if len(text) > SHORT and _has_too_many_values(text):
-        raise BadFrame(f"A frame has at most {MAX_VALUES} values.")
+    is_short = len(text) <= SHORT
+    between = "" if is_short else _between_strings(text)
     try:
-        value = _DECODER.decode(text)
+        value = (_SHORT_DECODER if is_short else _DECODER).decode(text)
     except RecursionError:
         raise _too_deep() from None
     except ValueError as error:
         raise BadJson(f"The frame is not JSON: {_reason(error)}.") from None
     # Nothing can be deeper than it has brackets.
-    if text.count("{") + text.count("[") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
+    if is_short and text.count("{") + text.count("[") <= MAX_DEPTH:
+        return value
+    depth, keys = _extent(value)
+    if depth > MAX_DEPTH:
         raise _too_deep()
+    # A call for each of thousands of objects took longer than all else.
+    if not is_short and keys != between.count(":"):
+        raise BadJson(f"The frame is not JSON: {KEY_TWICE}.")
     return value
 
 
-def _has_too_many_values(text: str) -> bool:
-    """Say so of a text from what stands between its strings, without a step of Python for each of them."""
+def _between_strings(text: str) -> str:
+    """Return what stands between the strings of a text, without a step of Python for each value.
+
+    Raises ``BadFrame`` if that shows more values or digits than a frame may have.
+    """
     unescaped = text.replace("\\\\", "").replace('\\"', "")
-    if unescaped.count('"') > MAX_QUOTES:
-        return True
-    between = "".join(unescaped.split('"')[::2])
-    return sum(map(between.count, ",[{")) >= MAX_VALUES
+    between = "".join(unescaped.split('"')[::2]) if unescaped.count('"') <= MAX_QUOTES else None
+    if between is None or sum(map(between.count, ",[{")) >= MAX_VALUES:
+        raise BadFrame(f"A frame has at most {MAX_VALUES} values.")
+    zeros = between.encode("utf-8", "replace").translate(_ONLY_ZEROS)
+    # The time that Python takes for a number grows with the square of its digits.
+    if zeros.count(b"0") > MAX_DIGITS or _TOO_LONG in zeros:
+        raise BadFrame(f"A frame's numbers have at most {MAX_DIGITS} digits together, each one at most {SHORT}.")
+    return between
 
 
 def _reason(error: ValueError) -> str:
@@ -90,42 +108,31 @@ def _refuse_constant(name: str) -> NoReturn:
     raise _RefusedError(f"{name} is not a JSON value")
 
 
-def _whole(digits: str) -> int:
-    # The time that Python takes grows with the square of their number.
-    if len(digits) > MAX_DIGITS:
-        raise _RefusedError("a number has too many digits")
-    return int(digits)
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if number in (float("inf"), float("-inf")):
-        raise _RefusedError("a number is too large")
-    return number
-
-
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        raise _RefusedError("an object has a key twice")
+        raise _RefusedError(KEY_TWICE)
     return value
 
 
-_DECODER = json.JSONDecoder(
-    parse_constant=_refuse_constant, parse_int=_whole, parse_float=_finite, object_pairs_hook=_unique_keys
-)
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_SHORT_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
 
 
-def _deeper_than(value: Any, depth: int) -> bool:
-    level = [value]
-    for _ in range(depth):
+def _extent(value: Any) -> tuple[int, int]:
+    """Return the levels of objects and arrays, and the keys of all objects."""
+    depth = keys = 0
+    level = [value] if isinstance(value, _CONTAINERS) else []
+    while level:
+        depth += 1
+        keys += sum(len(parent) for parent in level if isinstance(parent, dict))
         level = [
             child
             for parent in level
-            if isinstance(parent, dict | list)
             for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, _CONTAINERS)
         ]
-    return any(isinstance(value, dict | list) for value in level)
+    return depth, keys
 
 
 def _too_deep() -> TooDeep:
