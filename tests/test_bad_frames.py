@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -103,8 +105,8 @@ PLAIN_BAD_FRAMES = [
     ("bad_json", None, '{"type":"ping","id":"1","x":NaN}'),
     ("bad_json", None, '{"type":"ping","id":"1","x":Infinity}'),
     ("bad_json", None, '{"type":"ping","id":"1","x":-Infinity}'),
-    ("bad_json", None, '{"type":"ping","id":"1","x":1e999}'),
-    ("bad_json", None, '{"type":"ping","id":"1","x":' + "9" * 5_000 + "}"),
+    ("invalid", "1", '{"type":"ping","id":"1","x":1e999}'),
+    ("bad_frame", None, '{"type":"ping","id":"1","x":' + "9" * 5_000 + "}"),
     ("bad_json", None, '{"type":"ping","id":"1","id":"2"}'),
     ("bad_json", None, '{"type":"ping","id":"1","x":[{"a":1,"a":1}]}'),
     ("too_deep", None, nested(9)),
@@ -481,4 +483,42 @@ async def test_a_client_that_errs_now_and_then_is_forgiven(
     for _ in range(10):
         assert (await alice.ask("ping", extra=1))["code"] == "invalid"
         assert (await refused(alice, "hello"))["code"] == "bad_json"
+    assert alice.close_code is None
+
+
+class Clock:
+    """The time that passes for the sockets, and for nothing else."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = time.monotonic()
+        monkeypatch.setattr(asgi, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+
+LARGE = "x" * 120_000
+
+
+@override_settings(TENANT_MESSAGING=UNLIMITED | {"MAX_FRAME_BYTES": len(LARGE)})
+async def test_large_bad_frames_end_the_connection_although_one_is_forgiven_each_second(
+    world: World, peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, bob = await peers.connect(world.acme, "alice"), await peers.connect(world.acme, "bob")
+    clock = Clock(monkeypatch)
+    for _ in range(3):
+        assert (await refused(alice, LARGE))["code"] == "bad_json"
+        clock.now += 1
+    alice.send_text(LARGE)
+    await alice.until(lambda: alice.close_code is not None)
+    assert alice.close_code == 4400
+    await still_works(await peers.connect(world.acme, "alice"), bob)
+
+
+@override_settings(TENANT_MESSAGING=UNLIMITED | {"MAX_FRAME_BYTES": len(LARGE)})
+async def test_a_client_whose_large_frames_are_bad_now_and_then_is_forgiven(
+    world: World, peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = await peers.connect(world.acme, "alice")
+    clock = Clock(monkeypatch)
+    for _ in range(20):
+        assert (await refused(alice, LARGE))["code"] == "bad_json"
+        clock.now += 6
     assert alice.close_code is None

@@ -184,7 +184,8 @@ class MessagingSettings:
     holds the longest message even when JSON spells each character as two escapes of six bytes."""
     MAX_BAD_FRAMES = Setting(20, at_least(1))
     """Frames that can't be read (no JSON, no object, unknown type) or have wrong fields, after which a socket is closed
-    with 4400. One of them is forgiven each second."""
+    with 4400. One of them is forgiven each second. A frame of more than 1,024 bytes counts for more: one of
+    ``MAX_FRAME_BYTES`` for a quarter of them besides itself."""
     HEARTBEAT_INTERVAL = Setting(25.0, seconds(0.1))
     """Seconds between two heartbeats of the server. A client that is silent for three of them is closed with 4408."""
     RECONCILE_INTERVAL = Setting(2.0, seconds(0.05))

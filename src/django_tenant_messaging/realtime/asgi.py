@@ -224,7 +224,7 @@ class _Connection:
             await self._commands.carry_out(frame)
             return
         await self._commands.refuse(frame_id, frame)
-        self._count_bad_frame()
+        self._count_bad_frame(size)
 
     async def _afford(self, size: int) -> None:
         """Wait until the user may have so many more bytes read: a flood is held up on its way, not in our memory."""
@@ -233,9 +233,11 @@ class _Connection:
             await asyncio.sleep(min(seconds, LONGEST_PAUSE))
             socket.last_heard = time.monotonic()
 
-    def _count_bad_frame(self) -> None:
+    def _count_bad_frame(self, size: int) -> None:
+        """Count a frame that isn't well-formed, a large one for more: few of those come before one is forgiven."""
         now = time.monotonic()
-        self._bad_frames.take(1, now)
+        part = size / messaging_settings.MAX_FRAME_BYTES if size > FREE_BYTES else 0
+        self._bad_frames.take(1 + messaging_settings.MAX_BAD_FRAMES * part / 4, now)
         if self._bad_frames.wait(1, now):
             self._socket.close(CloseCode.BAD_FRAMES)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from ..conf import messaging_settings
@@ -18,12 +19,14 @@ class Backlog:
     bounded for each socket, and are the same texts for all members of a room.
     """
 
-    __slots__ = ("__weakref__", "_most", "_waiting", "bytes")
+    __slots__ = ("__weakref__", "_most", "_waiting", "bytes", "reading")
 
     def __init__(self) -> None:
         self.bytes = 0
         self._most = messaging_settings.USER_QUEUE_BYTES
         self._waiting: set[Outbox] = set()
+        self.reading = asyncio.Lock()
+        """Held while something is read from the database for one of the sockets, until what was read is counted."""
 
     @property
     def is_full(self) -> bool:

@@ -63,10 +63,9 @@ class CatchUp:
             if position >= head:
                 socket.caught_up(room_id)
                 return
-            # Before the work: what it returns would wait here all the same.
-            await socket.outbox.wait_for_room()
             try:
-                changes = await run_in_tenant(socket.schema_name, _read, socket.user, room_id, position)
+                async with socket.outbox.turn_to_read():
+                    changes = await run_in_tenant(socket.schema_name, _read, socket.user, room_id, position)
             except NotFound:
                 socket.drop_room(room_id)
                 self._on_return(socket)

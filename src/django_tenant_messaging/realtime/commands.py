@@ -48,6 +48,9 @@ MAX_UNANSWERED = 32
 """Most sends of one socket that are on their way at once; the next frame is read when one of them is answered."""
 
 
+_Carried = Edit | Delete | Revisions | Rename | Read | Typing | History | Ping
+
+
 class Commands:
     """Carries out the frames of one socket, in their order.
 
@@ -70,16 +73,25 @@ class Commands:
             self._send(frame)
             return
         await self._unanswered.at_most(0)
+        if isinstance(frame, History | Revisions):
+            async with self._socket.outbox.turn_to_read():
+                if (page := await self._answer(frame)) is not None:
+                    self._socket.tell(page)
+            return
         # Before the work: what it returns would wait here all the same.
         await self._socket.outbox.wait_for_room()
+        if (reply := await self._answer(frame)) is not None:
+            await self._socket.reply(reply)
+
+    async def _answer(self, frame: Resume | _Carried) -> BaseModel | None:
+        """Carry out a frame and return its reply, unless that is queued already."""
         try:
             if isinstance(frame, Resume):
                 await _resume(self._socket, frame)
-                return
-            reply = await _carry_out(self._socket, frame, self._hub.turns)
+                return None
+            return await _carry_out(self._socket, frame, self._hub.turns)
         except Exception as error:  # noqa: BLE001 - the answer says what it was
-            reply = _answer_to(self._socket, frame, error)
-        await self._socket.reply(reply)
+            return _answer_to(self._socket, frame, error)
 
     async def refuse(self, frame_id: str | None, error: MessagingError) -> None:
         """Answer a frame that can't be read."""
@@ -118,9 +130,7 @@ def _answer_to(socket: Socket, frame: ClientFrame, error: Exception) -> ErrorFra
     return ErrorFrame(id=frame.id, code="internal", message="Something went wrong here; try again.", details={})
 
 
-async def _carry_out(
-    socket: Socket, frame: Edit | Delete | Revisions | Rename | Read | Typing | History | Ping, turns: Turns
-) -> BaseModel:
+async def _carry_out(socket: Socket, frame: _Carried, turns: Turns) -> BaseModel:
     schema_name, user = socket.schema_name, socket.user
     match frame:
         case Edit() | Delete() | Rename():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from sys import getsizeof
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -122,7 +122,7 @@ class Outbox:
 
     async def wait_for_room(self) -> None:
         """Wait until the queue has room, and those of the user's other sockets have, or the socket is closed."""
-        while (self.is_full or self._backlog.is_full) and self._close_code is None and not self.is_broken:
+        while self._must_wait():
             if self._has_room is None:
                 self._has_room = asyncio.Event()
             self._backlog.wakes(self)
@@ -130,6 +130,22 @@ class Outbox:
                 await self._has_room.wait()
             finally:
                 self._backlog.forget(self)
+
+    @asynccontextmanager
+    async def turn_to_read(self) -> AsyncIterator[None]:
+        """Enter when there is room, and none of the user's other sockets reads.
+
+        What is read in the body is to be put into the outbox there: then the next one sees how much waits.
+        """
+        while True:
+            await self.wait_for_room()
+            async with self._backlog.reading:
+                if not self._must_wait():
+                    yield
+                    return
+
+    def _must_wait(self) -> bool:
+        return (self.is_full or self._backlog.is_full) and self._close_code is None and not self.is_broken
 
     def give_up_events(self) -> dict[int, int]:
         """Drop the events of timelines that wait; return for each room from which position on they were dropped."""
