@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +14,7 @@ from django.contrib.sessions.models import Session
 from django_tenant_messaging.limits.buckets import MAX_DEBT
 from django_tenant_messaging.realtime import arrivals, callers
 from django_tenant_messaging.realtime.callers import address_of
-from django_tenant_messaging.realtime.handshake import find_tenants
+from django_tenant_messaging.realtime.handshake import find_tenants, find_together
 from django_tenant_messaging.realtime.hub import hub_of_this_loop
 from django_tenant_messaging.tenancy import run_in_tenant
 from tests.harness.peer import another_hub, scope_for, session_of
@@ -44,11 +45,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many handshakes the database was asked about, in each call."""
     found: list[int] = []
 
-    def noting(schema_name: str, requests: Any) -> Any:
+    def noting(find: Any, schema_name: str, requests: Any) -> Any:
         found.append(len(requests))
-        return find_tenants(schema_name, requests)
+        return find(schema_name, requests)
 
-    monkeypatch.setattr(arrivals, "find_tenants", noting)
+    for find in (find_tenants, find_together):
+        monkeypatch.setattr(arrivals, find.__name__, partial(noting, find))
     return found
 
 

@@ -274,7 +274,7 @@ async def test_nothing_is_read_when_nothing_changed(
     assert watch.reads == []
     await write(globex, "something")
     await peers.opened[2].until(lambda: peers.opened[2].contents() == ["something"])
-    assert Counter(watch.reads) == {("globex", "read_changes"): 1}
+    assert Counter(watch.reads) == {("globex", "_read"): 1}
 
 
 async def test_a_locked_tenant_keeps_nobody_waiting_but_itself(
