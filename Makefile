@@ -11,7 +11,7 @@ SOAK_SECONDS ?= 1800
 PYTEST ?= -m pytest --numprocesses auto --maxprocesses 8
 IN := $(PYTHON) tools/bootstrap.py
 
-.PHONY: help demo test lint docs audit bench bench-gate check chaos chaos-short chaos-mutants soak structure
+.PHONY: help demo test lint docs audit bench bench-gate bench-skew check chaos chaos-short chaos-mutants soak structure
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -37,6 +37,9 @@ bench: ## measure delivery beside the limit and beside hand-written consumers: a
 
 bench-gate: ## measure what the migration gate costs, beside migrate_schemas --check
 	@$(IN) demo benchmarks/gate.py
+
+bench-skew: ## measure what everything costs in a tenant with a room of a million messages; SKEW="--size 20000" for less
+	@$(IN) demo benchmarks/skew.py $(SKEW)
 
 chaos: ## break everything under load, over a million deliveries: about 45 minutes
 	@$(IN) test -m tests.chaos --all

@@ -26,6 +26,7 @@ from benchmarks.rig.plot import plot
 from benchmarks.rig.tables import scenario_tables, target_table
 from benchmarks.rig.targets import targets
 from benchmarks.rig.texts import number_and_time, text_of
+from benchmarks.skew import table
 
 ROOT = Path(__file__).resolve().parents[1]
 ACME, GLOBEX = "acme.localhost", "globex.localhost"
@@ -408,3 +409,16 @@ def test_a_short_run_measures_ours_beside_the_limit(tmp_path: Path) -> None:
     assert report["scenarios"]["C"]["ours"]["burst"]["cpu_us_per_message"]["postgresql"] > 0
     mine = [process for process in psutil.process_iter(["cmdline"]) if process.pid not in before]
     assert not [process for process in mine if str(tmp_path) in str(process.info["cmdline"])]
+
+
+def test_the_table_of_a_skewed_tenant_shows_two_runs_side_by_side() -> None:
+    given_up, slow, quick = {"ms": None, "buffers": 9}, {"ms": 1234.5, "buffers": 5_000}, {"ms": 2.25, "buffers": 7}
+    now = {"stale, host": {"reading": quick, "writing": slow, "new": quick}}
+    rows = table(now, {"stale, host": {"reading": given_up, "writing": slow}}).splitlines()
+    assert [row.split() for row in rows[2:]] == [
+        ["ms", "before", "ms", "now", "buffers", "before", "buffers", "now"],
+        ["reading", "over", "15,000", "2.2", "-", "7"],
+        ["writing", "1,234", "1,234", "5,000", "5,000"],
+        ["new", "-", "2.2", "-", "7"],
+    ]
+    assert [row.split() for row in table(now, {}).splitlines()[3:4]] == [["reading", "2.2", "7"]]
