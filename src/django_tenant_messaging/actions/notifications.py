@@ -48,11 +48,13 @@ def _mark_all(actor: AbstractBaseUser) -> int:
 @lru_cache(maxsize=1)
 def _statement() -> str:
     notification = table_of(Notification)
+    # A range of one, ordered by the user too: else the planner may look for them among everybody's newest.
     # The second look at "is_read" is for what was marked since the first. It must not use the index of the unread ones.
     return f"""
 WITH found AS MATERIALIZED (
-    SELECT id FROM {notification} WHERE user_id = %(user)s AND NOT is_read AND id < %(before)s
-    ORDER BY id DESC LIMIT %(batch)s
+    SELECT id FROM {notification}
+    WHERE user_id BETWEEN %(user)s AND %(user)s AND NOT is_read AND id < %(before)s
+    ORDER BY user_id, id DESC LIMIT %(batch)s
 ), marked AS (
     UPDATE {notification} SET is_read = true
     WHERE id = ANY(ARRAY(SELECT id FROM found)) AND NOT coalesce(is_read, false)

@@ -104,12 +104,13 @@ SELECT max(seq) FROM moved
 @lru_cache(maxsize=1)
 def _group_statement() -> str:
     message = table_of(Message)
+    # By a range of one and ordered by the user too: else the planner may look for them among everybody's newest.
     # The user's unread notifications are few, as a rule. Where they aren't, what comes next in the room is less, with
     # what was written before and edited since: that may mention the user too.
     return f"""
 WITH unread AS MATERIALIZED (
-    SELECT message_id FROM {table_of(Notification)} WHERE user_id = %(user)s AND NOT is_read
-    ORDER BY id DESC LIMIT %(batch)s
+    SELECT message_id FROM {table_of(Notification)}
+    WHERE user_id BETWEEN %(user)s AND %(user)s AND NOT is_read ORDER BY user_id, id DESC LIMIT %(batch)s
 ), few AS MATERIALIZED (
     SELECT count(*) < %(batch)s AS are_all FROM unread
 ), reached AS (
