@@ -92,6 +92,7 @@ SELECTORS: dict[str, Callable[[Skewed], Any]] = {
 ACTIONS: dict[str, Callable[[Skewed], Any]] = {
     "create_room": lambda t: actions.create_room(t.one, name="new", members=[t.many]),
     "delete_message": lambda t: actions.delete_message(t.owner, room_id=1, message_id=3),
+    "delete_room": lambda _t: actions.delete_room(room_id=3),
     "edit_message": lambda t: actions.edit_message(t.owner, room_id=1, message_id=3, content="edited"),
     "ensure_userstatus_exists": lambda t: actions.ensure_userstatus_exists(t.one),
     "leave_room": lambda t: actions.leave_room(t.one, room_id=1),

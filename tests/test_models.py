@@ -167,7 +167,7 @@ def test_new_user_of_an_old_key_gets_no_old_room(world: World) -> None:
 def test_deleted_room_takes_all_along(world: World) -> None:
     first = actions.send_message(world.alice, room_id=TEAM, content="@bob one").message
     actions.send_message(world.bob, room_id=TEAM, content="two", reply_to=first.id)
-    ChatRoom.objects.get(pk=TEAM).delete()
+    actions.delete_room(room_id=TEAM)
     for model in (RoomCounter, Membership, Message, Mention, Notification):
         assert model._default_manager.count() == 0
 

@@ -15,6 +15,7 @@ from .messages import Draft, send_message, send_messages, send_messages_where_fr
 from .notifications import mark_notifications_read
 from .reading import mark_read, mark_read_where_free
 from .renaming import rename_room
+from .room_deletion import delete_room
 from .rooms import create_room, open_direct_room
 from .statuses import (
     ensure_userstatus_exists,
@@ -30,6 +31,7 @@ __all__ = [
     "add_members",
     "create_room",
     "delete_message",
+    "delete_room",
     "edit_message",
     "end_login",
     "end_replaced_login",

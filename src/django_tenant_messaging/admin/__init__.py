@@ -1,4 +1,4 @@
-"""The admin looks, it doesn't write: every write takes its place in a timeline and is announced, by an action."""
+"""The admin looks; what it writes, an action does, so that it takes its place in a timeline and is announced."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy as _
 from .. import actions
 from ..models import ChatRoom, Membership, Mention, Message, MessageRevision, Notification, UserStatus
 from .looking import LookOnlyAdmin, is_let_in
+from .room_deletion import RoomDeletion
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
@@ -30,8 +31,8 @@ def beginning(text: str) -> str:
 
 
 @admin.register(ChatRoom)
-class ChatRoomAdmin(LookOnlyAdmin):
-    """Rooms with their size and latest activity."""
+class ChatRoomAdmin(RoomDeletion, LookOnlyAdmin):
+    """Rooms with their size and latest activity; the only rows that may be deleted here."""
 
     list_display = ("__str__", "kind", "members_now", "last_activity", "created_by", "created_at")
     list_filter = ("kind", "created_at")

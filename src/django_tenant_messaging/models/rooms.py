@@ -19,8 +19,23 @@ if TYPE_CHECKING:
 NAME_LENGTH = 120
 
 
+NOT_BY_THE_ORM = "Rooms can't be deleted through the ORM, which would lock them long and tell nobody; use {call}."
+
+
+class ChatRoomQuerySet(models.QuerySet["ChatRoom"]):
+    """Rooms, deleted one by one."""
+
+    def delete(self) -> Any:
+        """Not offered: members leave first, and what is in the room goes in steps."""
+        raise TypeError(NOT_BY_THE_ORM.format(call="actions.delete_room(room_id=...) for each"))
+
+
 class ChatRoomManager(models.Manager["ChatRoom"]):
     """Finds and makes rooms."""
+
+    def get_queryset(self) -> ChatRoomQuerySet:
+        """Return rooms that can't be deleted in a query."""
+        return ChatRoomQuerySet(self.model, using=self._db)
 
     def direct(self, one: AbstractBaseUser, other: AbstractBaseUser) -> tuple[ChatRoom, bool]:
         """Find or make the direct room of two users; the same one whoever asks, also at the same time.
@@ -36,11 +51,18 @@ class ChatRoomManager(models.Manager["ChatRoom"]):
             room, created = self._direct_of_key(key, one)
             if not created and room.size < 2:
                 # One of the two was deleted and somebody else has got the same key: the thread stays with who is left.
-                self.filter(pk=room.pk, direct_key=key).update(direct_key=f"{key}:{room.epoch.hex}")
+                self.set_aside(room.pk)
                 room, created = self._direct_of_key(key, one)
             if created:
                 room.furnish({one: "member", other: "member"})
         return room, created
+
+    def set_aside(self, room_id: int) -> None:
+        """Let the two of a direct room begin another one; nothing happens to a room that is set aside, or a group."""
+        for room in self.filter(pk=room_id, kind=ChatRoom.Kind.DIRECT):
+            key, end = str(room.direct_key), f":{room.epoch.hex}"
+            if not key.endswith(end):
+                self.filter(pk=room_id, direct_key=key).update(direct_key=f"{key}{end}")
 
     def _direct_of_key(self, key: str, maker: AbstractBaseUser) -> tuple[Any, bool]:
         # A concurrent maker waits at the unique key until the first has committed the room with its members.
@@ -90,6 +112,10 @@ class ChatRoom(models.Model):
 
     def __str__(self) -> str:
         return isolated(self.name) or f"{self.get_kind_display()} {self.pk}"
+
+    def delete(self, *_args: Any, **_kwargs: Any) -> Any:
+        """Not offered: members leave first, and what is in the room goes in steps."""
+        raise TypeError(NOT_BY_THE_ORM.format(call=f"actions.delete_room(room_id={self.pk})"))
 
     def furnish(self, roles: dict[AbstractBaseUser, str]) -> None:
         """Give a new room its counter and first members. They are there from the start and take no ``seq``."""

@@ -18,6 +18,7 @@ from .together import MAX_TENANTS, PATIENCE, ask_planned, ask_together
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from ..selectors import Heads
     from .hub import Hub
 
 logger = logging.getLogger(__name__)
@@ -94,9 +95,14 @@ class Comparison:
                     self._hub.spawn(self._compare_alone(schema_name, room_ids))
         else:
             for schema_name, found in heads.items():
-                self._hub.follow(schema_name, found.seqs, joins.get(schema_name, ()))
+                self._act_on(schema_name, some[schema_name], found, joins.get(schema_name, ()))
         finally:
             self._under_way[number] -= 1
+
+    def _act_on(self, schema_name: str, room_ids: list[int], heads: Heads, joins: Iterable[tuple[str, int]]) -> None:
+        self._hub.follow(schema_name, heads.seqs, joins)
+        if len(heads.seqs) < len(room_ids):
+            self._hub.drop_rooms(schema_name, set(room_ids) - heads.seqs.keys())
 
     def _grouped(self, schema_names: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
         """Yield numbered groups of the tenants that change no more than they must: a changed one is planned anew."""
@@ -133,6 +139,6 @@ class Comparison:
         except Exception:
             logger.exception("[%s] Comparing with the database failed.", schema_name)
         else:
-            self._hub.follow(schema_name, heads.seqs, joins.get(schema_name, ()))
+            self._act_on(schema_name, room_ids, heads, joins.get(schema_name, ()))
         finally:
             self._alone.discard(schema_name)

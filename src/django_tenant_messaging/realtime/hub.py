@@ -366,6 +366,13 @@ class Hub:
             if any(socket.misses_room(room_id) for socket in self.welcomed_sockets(schema_name, user_id)):
                 self.spawn(self.following.refresh(schema_name, user_id))
 
+    def drop_rooms(self, schema_name: str, room_ids: Iterable[int]) -> None:
+        """Let no socket follow rooms that are gone."""
+        for room_id in room_ids:
+            feed = self.feeds.get((schema_name, room_id))
+            for socket in () if feed is None else tuple(feed.sockets):
+                socket.drop_room(room_id)
+
     def _on_return(self, socket: Socket) -> None:
         self.spawn(self.following.refresh(socket.schema_name, socket.user_id))
 
