@@ -14,11 +14,12 @@ from django.db import DataError, connection, transaction
 from django_tenant_messaging import actions
 from django_tenant_messaging.actions import Draft
 from django_tenant_messaging.actions.sending import single
-from django_tenant_messaging.exceptions import NotFound
+from django_tenant_messaging.exceptions import NotFound, Unavailable
 from django_tenant_messaging.models import Message
 from django_tenant_messaging.tenancy import activated, close_executor, run_in_tenant, thread_connections
 from django_tenant_messaging.tenancy.prepared import GROWTH, MOST_FAILURES, numbered
 from django_tenant_messaging.types import SentMessage
+from tests.harness.breaking import locked_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,7 +67,7 @@ def execute(statement: str) -> None:
 def prepared() -> list[tuple[str, str]]:
     """Name and text of the connection's statements, in the order in which they were prepared."""
     return rows(
-        r"SELECT name, statement FROM pg_prepared_statements WHERE name ~ '^messaging_\d' ORDER BY prepare_time"
+        r"SELECT name, statement FROM pg_prepared_statements WHERE statement ~ 'WITH draft' ORDER BY prepare_time"
     )
 
 
@@ -239,7 +240,7 @@ def test_a_plan_made_for_small_tables_reads_no_large_one(acme: Tenant, monkeypat
 
 
 def kept_plans() -> list[str]:
-    found = rows(r"SELECT name, cardinality(parameter_types) FROM pg_prepared_statements WHERE name ~ '^messaging_\d'")
+    found = rows("SELECT name, cardinality(parameter_types) FROM pg_prepared_statements WHERE statement ~ 'WITH draft'")
     return [
         "\n".join(line for (line,) in rows(f"EXPLAIN EXECUTE {name} ({', '.join(['NULL'] * number)})"))
         for name, number in found
@@ -249,7 +250,7 @@ def kept_plans() -> list[str]:
 def test_the_plan_is_for_all_values(acme: Tenant) -> None:
     for number in range(3):
         send(acme, f"{number}")
-    counts = r"SELECT custom_plans, generic_plans FROM pg_prepared_statements WHERE name ~ '^messaging_\d'"
+    counts = "SELECT custom_plans, generic_plans FROM pg_prepared_statements WHERE statement ~ 'WITH draft'"
     assert in_tenant("acme", rows, counts) == [(0, 2)]
 
 
@@ -291,6 +292,23 @@ def test_a_connection_that_forgets_its_statements(acme: Tenant, caplog: pytest.L
     assert in_tenant("acme", prepared) == []
 
 
+def test_a_table_that_is_locked_while_its_plan_is_made_ends_no_other_plan(
+    tenants: tuple[Tenant, Tenant], settings: Any, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.TENANT_MESSAGING |= {"LOCK_TIMEOUT": 0.1}
+    acme, globex = tenants
+    send(acme, "first")
+    with locked_table(database_url, "acme", Message._meta.db_table):
+        for _ in range(MOST_FAILURES + 1):
+            with pytest.raises(Unavailable):
+                in_tenant("acme", actions.send_messages, [Draft(acme.users["alice"], 1, "waits")])
+            send(globex, "goes on")
+    for number in range(3):
+        send(acme, f"{number}")
+    assert len(in_tenant("acme", prepared)) == 2
+    assert not [record for record in caplog.records if "lost its prepared" in record.message]
+
+
 def test_another_connection_prepares_anew(acme: Tenant) -> None:
     for number in range(3):
         send(acme, f"{number}")
@@ -327,25 +345,96 @@ def test_names_that_look_like_parameters(text: str, sent: bytes, names: tuple[st
     assert numbered(text) == (sent, names)
 
 
-def test_django_tenants_sets_no_path_that_is_set(acme: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hook by which that is so is django-tenants' own affair: this fails when it is called otherwise."""
-    in_tenant("acme", Message.objects.count)
+def path_reset(how: str) -> None:
+    """What the host's own code may do with a connection."""
+    raw = untyped.connection
+    match how:
+        case "set":
+            execute("SET search_path = globex, public")
+        case "set by the driver":
+            raw.execute("SET search_path = globex, public")
+        case "reset":
+            execute("RESET search_path")
+        case "discard":
+            execute("DISCARD ALL")
+        case "aborted":
+            with suppress(DataError), transaction.atomic(), suppress(DataError):
+                rows("SELECT 1 / 0")
+        case "begun":
+            execute("BEGIN")
+        case "begun by the driver":
+            raw.execute("BEGIN")
 
-    def paths_set() -> int:
-        executed: list[str] = []
 
-        def noting(execute: Any, sql: str, *rest: Any) -> Any:
-            executed.append(sql)
-            return execute(sql, *rest)
+HOWS = ["set", "set by the driver", "reset", "discard", "aborted", "begun", "begun by the driver"]
 
-        with connection.execute_wrapper(noting):
+
+@pytest.mark.parametrize("how", HOWS)
+def test_whatever_a_host_does_with_the_path_the_next_call_is_in_its_tenant(
+    tenants: tuple[Tenant, Tenant], how: str
+) -> None:
+    acme, globex = tenants
+    for _ in range(3):
+        for tenant in tenants:
+            send(tenant, tenant.schema_name)
+    for before in ("acme", "globex"):
+        in_tenant(before, Message.objects.count)
+        in_tenant("acme", path_reset, how)
+        found = in_tenant("acme", lambda: set(Message.objects.values_list("content", flat=True)))
+        assert found == {"acme"}
+        in_tenant("acme", path_reset, how)
+        assert send(acme, "acme").message.sender.id == str(acme.users["alice"].pk)  # type: ignore[union-attr]
+        in_tenant("acme", path_reset, how)
+        send(globex, "globex")
+    assert contents(acme) == ["acme"] * 5
+    assert contents(globex) == ["globex"] * 5
+
+
+@pytest.mark.parametrize("where", ["in the call between", "in the same call"])
+def test_a_name_that_is_found_by_the_path_is_of_the_tenant(tenants: tuple[Tenant, Tenant], where: str) -> None:
+    acme, globex = tenants
+    with acme.activated():
+        room = actions.open_direct_room(acme.users["alice"], other=acme.users["bob"])
+    with globex.activated():
+        type(globex.users["bob"]).objects.filter(pk=acme.users["bob"].pk).update(username="stranger")
+
+    def receiver() -> str:
+        sent = actions.send_message(acme.users["alice"], room_id=room.pk, content="hello")
+        return sent.message.receiver.username  # type: ignore[union-attr]
+
+    def receiver_after_a_look_elsewhere() -> str:
+        receiver()
+        with activated("globex"):
             Message.objects.count()
-            Message.objects.count()
-        assert len(executed) >= 2
-        return len([sql for sql in executed if "search_path" in sql])
+        return receiver()
 
-    assert in_tenant("acme", paths_set) == 0
-    assert in_tenant("globex", paths_set) == 1
+    for _ in range(3):
+        assert in_tenant("acme", receiver) == "bob"
+        if where == "in the call between":
+            in_tenant("acme", path_reset, "set by the driver")
+            assert in_tenant("acme", receiver) == "bob"
+        else:
+            assert in_tenant("acme", receiver_after_a_look_elsewhere) == "bob"
+
+
+def test_a_path_that_is_not_set_ends_the_call(tenants: tuple[Tenant, Tenant]) -> None:
+    """As by a cancelled statement: django-tenants passes over it, and the next one would run in the tenant before."""
+    for tenant in tenants:
+        send(tenant, tenant.schema_name)
+    assert in_tenant("globex", lambda: Message.objects.get().content) == "globex"
+
+    def cancelled(run: Any, sql: str, params: Any, many: Any, context: Any) -> Any:
+        if sql.startswith("SET search_path"):
+            return run("SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(5)", None, many, context)
+        return run(sql, params, many, context)
+
+    def look() -> str:
+        with connection.execute_wrapper(cancelled):
+            return Message.objects.get().content
+
+    with pytest.raises(Unavailable):
+        in_tenant("acme", look)
+    assert in_tenant("acme", lambda: Message.objects.get().content) == "acme"
 
 
 def test_many_at_once(acme: Tenant) -> None:

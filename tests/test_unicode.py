@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import unicodedata
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from django_tenant_messaging import actions
 from django_tenant_messaging.exceptions import Invalid
-from django_tenant_messaging.models import ChatRoom, Message
+from django_tenant_messaging.models import ChatRoom, Message, content
 from django_tenant_messaging.models.content import clean_content, clean_name, isolated
 from django_tenant_messaging.payloads import Ping
 from django_tenant_messaging.realtime import commands
@@ -21,7 +22,7 @@ from django_tenant_messaging.selectors import access_room, list_notifications
 from tests.harness.world import TEAM, made_world
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.harness.tenants import Tenant
     from tests.harness.world import World
@@ -161,6 +162,22 @@ def test_what_shows_nothing_is_empty(text: str) -> None:
             clean(text)
         assert reason(refused).endswith("must not be empty")
     assert clean_content(f"{text}.").endswith(".")
+
+
+@pytest.mark.parametrize("clean", [clean_content, partial(clean_name, field="name", limit=120)])
+def test_marks_in_a_row_are_bounded(clean: Callable[[str], str]) -> None:
+    """To bring so many in their order took seconds, in which nothing else ran."""
+    few, many = "a" + "\u0315\u0300" * 15, "a" + "\u0315\u0300" * 15 + "\u0300"
+    assert len(clean(few)) == 30
+    with pytest.raises(Invalid, match=r"at most 30 combining marks in a row \(character 2\)"):
+        clean(many)
+
+
+def test_what_has_too_many_marks_is_not_brought_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That took seconds, in which nothing else ran."""
+    monkeypatch.setattr(content, "unicodedata", SimpleNamespace())
+    with pytest.raises(Invalid):
+        clean_content("a" + "\u0315\u0300" * 19_999)
 
 
 def test_line_ends_are_line_feeds() -> None:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from ..conf import messaging_settings
 from ..exceptions import Invalid
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 FLAG = re.compile("\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f")
 """The flag of a part of a country, such as England's: a black flag and the region's code in tags."""
@@ -25,6 +26,24 @@ VISIBLE_FORMAT = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u08
 """Format characters that show something: signs that enclose numbers."""
 RIGHT_TO_LEFT = frozenset({"R", "AL", "AN"})
 FIRST_STRONG_ISOLATE, POP_ISOLATE = "\u2068", "\u2069"
+
+
+MOST_MARKS = 30
+"""Most marks on one letter: no word of any language has more, by Unicode's Stream-Safe Text Format (UAX #15)."""
+
+
+MARKS = frozenset(chr(point) for point in range(0x300, 0x2_0000) if unicodedata.combining(chr(point)))
+"""The characters that are marks on the one before."""
+
+
+def _ranges(characters: Iterable[str]) -> Iterator[str]:
+    """Yield characters as a pattern's ranges, which it looks up faster than each by itself."""
+    for _distance, found in groupby(enumerate(sorted(map(ord, characters))), lambda pair: pair[1] - pair[0]):
+        points = [point for _place, point in found]
+        yield f"{chr(points[0])}-{chr(points[-1])}"
+
+
+TOO_MANY_MARKS = re.compile(f"[{''.join(_ranges(MARKS))}]{{{MOST_MARKS + 1}}}")
 
 
 class Policy:
@@ -101,6 +120,10 @@ def _clean(text: str, policy: Policy, *, field: str, limit: int) -> str:
         raise _too_long(text, field, limit)
     policy.check(text, field)
     if not text.isascii():
+        # To bring marks in their order takes the square of their number.
+        if not MARKS.isdisjoint(set(text)) and (found := TOO_MANY_MARKS.search(text)):
+            reason = f"must have at most {MOST_MARKS} combining marks in a row (character {found.start() + 1})"
+            raise Invalid.field(field, reason)
         text = unicodedata.normalize("NFC", text)
     if len(text) > limit:
         raise _too_long(text, field, limit)

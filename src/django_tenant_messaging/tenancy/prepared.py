@@ -10,10 +10,9 @@ from __future__ import annotations
 import logging
 import re
 from collections import OrderedDict
-from collections.abc import Callable
 from functools import lru_cache, partial
 from select import POLLIN, POLLOUT, poll
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from psycopg import errors, pq
 
@@ -21,7 +20,7 @@ from ..conf import messaging_settings
 from .identifiers import as_sent, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from psycopg.pq.abc import PGconn, PGresult
 
@@ -29,7 +28,6 @@ logger = logging.getLogger(__name__)
 
 PARAMETER = re.compile(r"(?<!%)%\((\w+)\)s")
 SET_PATH = b"SELECT pg_catalog.set_config('search_path', $1, false)"
-PATH_STATEMENT = b"messaging_path"
 PLAN_FOR_LARGE_TABLES = b"SELECT pg_catalog.set_config('enable_seqscan', 'off', true)"
 """While a plan is made: a table that is small then may have grown when the plan is used."""
 GROWTH = 4
@@ -38,7 +36,16 @@ MOST_FAILURES = 3
 """Times that a connection may lose its statements before it prepares none any more."""
 FINE = {pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK}
 
-Step = Callable[["PGconn"], None]
+
+def _nothing() -> None:
+    pass
+
+
+class _Step(NamedTuple):
+    """What is sent, and what follows from its being done."""
+
+    send: Callable[[PGconn], None]
+    done: Callable[[], None] = _nothing
 
 
 class _Statement:
@@ -68,7 +75,7 @@ class PreparedStatements:
         self._prepared: OrderedDict[bytes, _Statement] = OrderedDict()
         self._seen: OrderedDict[bytes, None] = OrderedDict()
         self._number = 0
-        self._can_set_path = False
+        self._path_statement: bytes | None = None
         self._failures = 0
 
     def run(self, text: str, values: Mapping[str, Any], path: Sequence[str] | None) -> str | None:
@@ -84,49 +91,51 @@ class PreparedStatements:
             return self._run(sent, [_as_text(values[name]) for name in names], path)
         except (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement):
             self._prepared.clear()
-            self._can_set_path = False
+            self._path_statement = None
             self._failures += 1
             logger.warning("A database connection has lost its prepared statements: is there a pooler between?")
             return None
 
     def _run(self, text: bytes, values: list[bytes | None], path: Sequence[str] | None) -> str:
-        steps: list[Step] = [] if path is None else list(self._setting(path))
+        steps = [] if path is None else self._setting(path)
         statement = self._prepared.get(text)
         if statement is not None and not statement.is_outgrown:
             statement.uses += 1
             self._prepared.move_to_end(text)
             if not steps:
                 # A parameter may be NULL, whatever the driver's types say.
-                return _text_of(self._checked(self.connection.exec_prepared(statement.name, values)))  # type: ignore[arg-type]
-            return self._in_one_round_trip([*steps, partial(_execute, statement.name, values)])
+                return _text_of(_checked(self.connection.exec_prepared(statement.name, values)))  # type: ignore[arg-type]
+            return self._in_one_round_trip([*steps, _Step(partial(_execute, statement.name, values))])
         if statement is None and not self._comes_again(text):
-            return self._in_one_round_trip([*steps, lambda connection: connection.send_query_params(text, values)])
-        return self._prepare_and_run(text, values, steps)
+            return self._in_one_round_trip([*steps, _Step(partial(_execute_once, text, values))])
+        return self._in_one_round_trip([*steps, *self._preparing(text, values)])
 
-    def _prepare_and_run(self, text: bytes, values: list[bytes | None], steps: list[Step]) -> str:
-        self._number += 1
-        name = f"messaging_{self._number}".encode()
+    def _preparing(self, text: bytes, values: list[bytes | None]) -> list[_Step]:
         old = self._prepared.pop(text, None)
         dropped = [] if old is None else [old]
         while len(self._prepared) >= messaging_settings.PREPARED_STATEMENTS:
             dropped.append(self._prepared.popitem(last=False)[1])
-        # Kept whatever becomes of the statement: PostgreSQL has prepared it even where it fails then.
-        self._prepared[text] = _Statement(name, 2 if old is None else old.uses + 1)
-        return self._in_one_round_trip(
-            [
-                *steps,
-                *(partial(_drop, statement.name) for statement in dropped),
-                lambda connection: connection.send_query_params(PLAN_FOR_LARGE_TABLES, None),
-                lambda connection: connection.send_prepare(name, text),
-                partial(_execute, name, values),
-            ]
-        )
+        statement = _Statement(self._new_name(), 2 if old is None else old.uses + 1)
+        # PostgreSQL keeps what it has prepared also where the statement fails then.
+        keep = partial(self._prepared.__setitem__, text, statement)
+        return [
+            *(_Step(partial(_execute_once, b"DEALLOCATE " + dropped_one.name, None)) for dropped_one in dropped),
+            _Step(partial(_execute_once, PLAN_FOR_LARGE_TABLES, None)),
+            _Step(partial(_prepare, statement.name, text), keep),
+            _Step(partial(_execute, statement.name, values)),
+        ]
 
-    def _setting(self, path: Sequence[str]) -> Iterator[Step]:
-        if not self._can_set_path:
-            self._can_set_path = True
-            yield lambda connection: connection.send_prepare(PATH_STATEMENT, SET_PATH)
-        yield partial(_execute, PATH_STATEMENT, [as_sent(", ".join(quoted(name) for name in path)).encode()])
+    def _setting(self, path: Sequence[str]) -> list[_Step]:
+        name, steps = self._path_statement, list[_Step]()
+        if name is None:
+            name = self._new_name()
+            steps = [_Step(partial(_prepare, name, SET_PATH), partial(setattr, self, "_path_statement", name))]
+        value = as_sent(", ".join(quoted(part) for part in path)).encode()
+        return [*steps, _Step(partial(_execute, name, [value]))]
+
+    def _new_name(self) -> bytes:
+        self._number += 1
+        return f"messaging_{self._number}".encode()
 
     def _comes_again(self, text: bytes) -> bool:
         """Say whether a text came before, not too long ago, and remember that it came."""
@@ -138,7 +147,7 @@ class PreparedStatements:
             self._seen.popitem(last=False)
         return False
 
-    def _in_one_round_trip(self, steps: Sequence[Step]) -> str:
+    def _in_one_round_trip(self, steps: Sequence[_Step]) -> str:
         """Take all steps in one transaction, and return the text that the last one returns.
 
         PostgreSQL commits after the last step, so that only what follows says that the transaction is committed.
@@ -147,18 +156,21 @@ class PreparedStatements:
         connection.enter_pipeline_mode()
         try:
             for step in steps:
-                step(connection)
+                step.send(connection)
             connection.pipeline_sync()
-            results = self._results(len(steps))
+            results = self._results()
         finally:
             if connection.status == pq.ConnStatus.OK:
                 connection.exit_pipeline_mode()
+        for step, result in zip(steps, results, strict=False):
+            if result.status in FINE:
+                step.done()
         for result in results:
-            self._checked(result)
-        return _text_of(results[-1])
+            _checked(result)
+        return _text_of(results[len(steps) - 1])
 
-    def _results(self, number: int) -> list[PGresult]:
-        """Return the result of each step, or those up to the first error with what PostgreSQL says at the commit."""
+    def _results(self) -> list[PGresult]:
+        """Return the result of each step, or those up to the first error, with what PostgreSQL says at the commit."""
         results: list[PGresult] = []
         while True:
             self._wait()
@@ -168,11 +180,9 @@ class PreparedStatements:
                 if self.connection.status != pq.ConnStatus.OK:
                     raise errors.OperationalError(self.connection.get_error_message())
             elif result.status == pq.ExecStatus.PIPELINE_SYNC:
-                break
+                return results
             elif result.status != pq.ExecStatus.PIPELINE_ABORTED:
                 results.append(result)
-        assert len(results) >= number or any(result.status not in FINE for result in results)  # noqa: S101
-        return results
 
     def _wait(self) -> None:
         """Wait for the next result, letting other threads run: they can't while libpq waits for a result itself."""
@@ -183,19 +193,23 @@ class PreparedStatements:
             waiting.poll()
             self.connection.consume_input()
 
-    @staticmethod
-    def _checked(result: PGresult) -> PGresult:
-        if result.status not in FINE:
-            raise errors.error_from_result(result)
-        return result
+
+def _checked(result: PGresult) -> PGresult:
+    if result.status not in FINE:
+        raise errors.error_from_result(result)
+    return result
+
+
+def _prepare(name: bytes, text: bytes, connection: PGconn) -> None:
+    connection.send_prepare(name, text)
 
 
 def _execute(name: bytes, values: Sequence[bytes | None], connection: PGconn) -> None:
     connection.send_query_prepared(name, values)
 
 
-def _drop(name: bytes, connection: PGconn) -> None:
-    connection.send_query_params(b"DEALLOCATE " + name, None)
+def _execute_once(text: bytes, values: Sequence[bytes | None] | None, connection: PGconn) -> None:
+    connection.send_query_params(text, values)
 
 
 def _text_of(result: PGresult) -> str:

@@ -22,7 +22,7 @@ from django.dispatch import receiver
 from ..conf import messaging_settings
 from .context import current_schema
 from .database import TENANT_DATABASE
-from .worker_connections import run_prepared, worker_wrapper
+from .worker_connections import is_between_transactions, run_prepared, worker_wrapper
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -58,6 +58,7 @@ class ThreadConnections:
             _thread.own = connections[TENANT_DATABASE] = _like(connections[TENANT_DATABASE])
             self._made.append(_thread.own)
             return
+        _thread.own.begin_call()
         is_idle = time.monotonic() - _thread.idle_since > IDLE_CHECK_AFTER
         if is_idle and _thread.own.connection is not None and not _thread.own.is_usable():
             _thread.own.close()
@@ -65,7 +66,7 @@ class ThreadConnections:
     def tidy(self) -> None:
         """Keep the thread's own connection if it works, and give back those of other databases; after a call."""
         for connection in connections.all(initialized_only=True):
-            if connection is _thread.own and not connection.in_atomic_block:
+            if connection is _thread.own and not connection.in_atomic_block and is_between_transactions(connection):
                 connection.close_if_unusable_or_obsolete()
             else:
                 connection.close()
