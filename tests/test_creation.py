@@ -52,6 +52,10 @@ PATIENCE = 60
 FAILS = '[migrations.RunSQL("CREATE TABLE trial (id int)"), migrations.RunSQL("SELECT 1/0")]'
 CONCURRENT = f'[migrations.RunSQL("CREATE INDEX CONCURRENTLY trial ON {APP}_userstatus (user_id)")]'
 MAKES_A_TABLE = '[migrations.CreateModel("Trial", [("id", models.BigAutoField(primary_key=True))])]'
+LATE = (
+    'migrations.CreateModel("Trial", [("id", models.BigAutoField(primary_key=True))],'
+    ' options={"indexes": [models.Index(fields=["id"], name="late")]})'
+)
 LATCH = 20_260_321
 WAITS = f'[migrations.RunSQL("SELECT pg_advisory_xact_lock({LATCH})")]'
 
@@ -204,6 +208,29 @@ def test_failing_migration_leaves_nothing(
     assert fields["remedy"] == raised.value.remedy
     assert [(event["schema_name"], str(event["error"])) for event in told] == [("fresh", "division by zero")]
     assert pickle.loads(pickle.dumps(raised.value)).remedy == raised.value.remedy  # noqa: S301 - our own
+
+
+@pytest.mark.parametrize("is_in_transaction", [False, True])
+def test_migration_that_fails_at_its_end_leaves_nothing(
+    is_in_transaction: bool, second_migration: Callable[..., Any]
+) -> None:
+    """Django makes indexes when all else is done, and leaves its transaction when that fails."""
+    second_migration(f'[migrations.RunSQL("CREATE TABLE taken (id int); CREATE INDEX late ON taken (id)"), {LATE}]')
+    with transaction.atomic() if is_in_transaction else nullcontext():
+        with pytest.raises(TenantCreationError) as raised:
+            make()
+        assert str(raised.value) == (
+            f"CRITICAL MIGRATION FAILURE for tenant 'fresh': {TRIAL}:"
+            ' ProgrammingError: relation "late" already exists.'
+            " Tenant creation ABORTED: removed: its schema, its row."
+            f" Required action: correct the migration {TRIAL}, or what it needs, and create the tenant again"
+        )
+        assert connection.in_atomic_block == is_in_transaction
+        assert "fresh" not in schemas() | rows()
+        assert Customer.objects.filter(schema_name="globex").exists()
+    assert not connection.in_atomic_block
+    assert connection.get_autocommit()
+    assert "fresh" not in schemas() | rows()
 
 
 def test_same_object_can_be_saved_again_after_a_failure(second_migration: Callable[..., Any], settings: Any) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 from django.core.management import call_command
+from django.db import connection
 
 from django_tenant_messaging.exceptions import Unavailable
 from django_tenant_messaging.management import fixing, verification
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 120
+INDEXED = (
+    "migrations.CreateModel('Late', [('id', models.BigAutoField(primary_key=True)), ('name', models.TextField())],"
+    " options={'indexes': [models.Index(fields=['name'], name='late_name')]})"
+)
 
 
 @pytest.fixture
@@ -322,6 +327,39 @@ def test_fix_goes_on_after_a_failure_and_tells_its_cause(spare: Tenant, other: T
     assert (status, complaints) == (1, ["Not ready: 1 of 2 schemas."])
     execute("DROP TABLE other.taken")
     assert run("--fix", "--schema=other", "--schema=spare")[0] == 0
+
+
+def test_fix_goes_on_after_a_failure_at_the_end_of_a_migration(
+    spare: Tenant, other: Tenant, own: OwnMigrations
+) -> None:
+    """Django makes indexes when all else is done, and leaves its transaction when that fails."""
+    own.write("messages", "0001_late", INDEXED)
+    execute("CREATE TABLE other.taken (name text)", "CREATE INDEX late_name ON other.taken (name)")
+    failure = 'messages.0001_late: ProgrammingError: relation "late_name" already exists'
+    status, printed, complaints = run("--fix", "--schema=other", "--schema=spare")
+    assert printed[:2] == [f"other: FAILED: {failure}", "spare: applied messages.0001_late"]
+    assert (status, complaints) == (1, ["Not ready: 1 of 2 schemas."])
+    assert not connection.in_atomic_block
+    assert [line.split()[:2] for line in printed if line.startswith(("other  ", "spare  "))] == [
+        ["other", "behind"],
+        ["spare", "ok"],
+    ]
+    assert "messages_late" not in tables("other")
+    execute("DROP TABLE other.taken")
+    assert run("--fix", "--schema=other", "--schema=spare")[0] == 0
+
+
+def test_fix_goes_on_after_a_table_that_cant_be_made_again(spare: Tenant, other: Tenant) -> None:
+    mention = "django_tenant_messaging_mention"
+    execute(
+        f"ALTER TABLE other.{mention} RENAME TO put_aside",
+        f"DROP TABLE spare.{mention}",
+    )
+    status, printed, _complaints = run("--fix", "--schema=other", "--schema=spare")
+    assert status == 1
+    assert "already exists" in printed[0]
+    assert printed[1] == f"spare: table {mention} was created again, empty"
+    assert not connection.in_atomic_block
 
 
 def test_fix_stops_at_the_first_failure_if_told(spare: Tenant, other: Tenant, own: OwnMigrations) -> None:

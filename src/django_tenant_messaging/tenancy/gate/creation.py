@@ -35,7 +35,7 @@ from ..database import TENANT_DATABASE
 from ..identifiers import quoted
 from .failures import Failure, cause_of, first_line, migration_of
 from .inspection import inspect_schema
-from .migrating import migration_lock, run_migrations
+from .migrating import migration_lock, no_transaction_left, run_migrations
 from .schemas import kind_of, unusable_name
 from .sites import connect_sites, name_site
 from .verdicts import facts, readiness_of, verdicts
@@ -141,7 +141,7 @@ def _make_schema(tenant: Any, note: _Note, *, row_is_new: bool) -> bool:
             is_ours = True
             logger.info("Running migrations for tenant: %s", name, extra={"schema_name": name})
             template = _template_of(tenant)
-            with _savepoint():
+            with _savepoint(), no_transaction_left():
                 if not _migrate(tenant, template):
                     return False
                 if not note.is_new:

@@ -47,6 +47,23 @@ def migration_lock(schema_name: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def no_transaction_left() -> Iterator[None]:
+    """Roll back what the body began and left open when it raises.
+
+    Django's schema editor leaves its transaction when the SQL fails that it puts off to its end: nobody could use the
+    connection any longer.
+    """
+    connection = connections[TENANT_DATABASE]
+    outer = len(connection.atomic_blocks)
+    try:
+        yield
+    except BaseException as error:
+        for block in reversed(connection.atomic_blocks[outer:]):
+            block.__exit__(type(error), error, error.__traceback__)
+        raise
+
+
 def _locked(connection: psycopg.Connection[Any], schema_name: str, said: LiteralString = "") -> bool:
     """Begin a transaction that has the lock; ``False``, and no transaction, when somebody else has it."""
     if not _try(connection, schema_name, said):

@@ -22,7 +22,7 @@ from .drift import RepairRefusedError, fill_gaps
 from .failures import Failure, cause_of, first_line, migration_of
 from .inspection import inspect_schema
 from .mending import mend
-from .migrating import migration_lock, run_migrations
+from .migrating import migration_lock, no_transaction_left, run_migrations
 from .sites import name_site
 from .verdicts import facts, verdicts
 
@@ -78,7 +78,8 @@ def _repair(schema_name: str, kind: str) -> Repair:
             break
         before, failure = found, ""
         try:
-            step(before, kind, done)
+            with no_transaction_left():
+                step(before, kind, done)
         except Exception as error:  # noqa: BLE001 - whatever a host's migration or receiver raises
             failure = _told(before, error)
         found = inspect_schema(schema_name, kind)
