@@ -216,7 +216,7 @@ class Losing:
 
 
 @pytest.mark.parametrize(
-    ("where", "lost_at"), [("thread", 0), ("transaction", 0), ("transaction", 1), ("transaction", 3)]
+    ("where", "lost_at"), [("thread", 0), ("thread", 1), ("transaction", 0), ("transaction", 1), ("transaction", 3)]
 )
 def test_a_lost_connection_says_nothing_of_the_schema(
     where: str, lost_at: int, database_url: str, caplog: pytest.LogCaptureFixture
