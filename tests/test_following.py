@@ -117,6 +117,9 @@ async def test_far_too_many_are_a_fresh_start_with_the_latest(acme: Tenant, peer
         await run_in_tenant("acme", actions.create_room, bob, name=f"new {name}", members=[acme.users["alice"]])
     await alice.until(lambda: alice.close_code is not None)
     assert alice.close_code == 1012
+    # Of others' rooms, those in which nothing happened come last.
+    for room in (10, 11, 12):
+        await write(acme, room, "first")
     again = await peers.connect(acme, "alice")
     assert (named(again), again.hello["rooms_limited"]) == ([10, 11, 12], True)
     await write(acme, 12, "welcome")
