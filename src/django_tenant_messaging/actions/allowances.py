@@ -15,7 +15,7 @@ from django.contrib.auth import get_user_model
 from django.db import connections, transaction
 
 from ..conf import messaging_settings
-from ..exceptions import Invalid, RateLimited
+from ..exceptions import Invalid, NotFound, RateLimited
 from ..limits import Limit
 from ..models import DailyAllowance
 from ..selectors import find_users
@@ -63,7 +63,7 @@ def use_allowance(actor: AbstractBaseUser, kind: Kind, number: int) -> None:
     """Take so many uses from an allowance of a user, in the open transaction.
 
     Raises :class:`~django_tenant_messaging.exceptions.RateLimited` when fewer are left, ``Invalid`` for more than could
-    ever be left.
+    ever be left, ``NotFound`` when the user was deleted.
     """
     limit = _limit_of(kind)
     if limit is None or number == 0 or _is_unlimited.get():
@@ -82,7 +82,10 @@ def use_allowance(actor: AbstractBaseUser, kind: Kind, number: int) -> None:
         cursor.execute(_statement(), values)
         if cursor.fetchone() is None:
             cursor.execute(_waiting(), values)
-            (wait,) = cursor.fetchone() or (0.0,)
+            row = cursor.fetchone()
+            if row is None:
+                raise NotFound("There is no such user.", user=str(actor.pk))
+            (wait,) = row
             raise RateLimited(str(kind), *limit, retry_after=max(1, math.ceil(wait)))
 
 

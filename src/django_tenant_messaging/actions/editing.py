@@ -13,6 +13,7 @@ from ..events import MessageEdited, NotificationCreated, emit_on_commit
 from ..exceptions import Conflict, Forbidden
 from ..models import Membership, Mention, Message, MessageRevision, Notification, RoomCounter
 from ..models.content import clean_content
+from ..models.ids import may_be_id
 from ..selectors import message_by_id
 from ..tenancy import TENANT_DATABASE, current_schema, table_of
 from ..types import MessageData, NotificationData
@@ -38,7 +39,8 @@ def edit_message(actor: AbstractBaseUser, *, room_id: int, message_id: int, cont
     ``Invalid`` for an empty or too long text.
     """
     content = clean_content(content)
-    mentioned = [key for key, _user in resolve_mentions(room_id, content, sender_key=actor.pk)]
+    is_possible = may_be_id(room_id, "room_id")
+    mentioned = [key for key, _user in resolve_mentions(room_id, content, sender_key=actor.pk)] if is_possible else []
     with transaction.atomic(using=TENANT_DATABASE):
         held = hold_message_locked(actor, room_id=room_id, message_id=message_id)
         if not held.is_sender:

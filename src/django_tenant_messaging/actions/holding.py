@@ -14,14 +14,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from django.contrib.auth import get_user_model
 from django.db import connections
 
 from ..exceptions import NotFound
 from ..models import ChatRoom, Membership, Message, RoomCounter
-from ..selectors.rooms import MAX_ID
-from ..tenancy import TENANT_DATABASE, table_of
+from ..models.ids import may_be_id
+from ..selectors import user_key_type
+from ..tenancy import TENANT_DATABASE, column_of, table_of
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from datetime import datetime
 
     from django.contrib.auth.models import AbstractBaseUser
@@ -54,7 +57,7 @@ def hold_message_locked(actor: AbstractBaseUser, *, room_id: int, message_id: in
     in the room.
     """
     row = None
-    if 0 < room_id <= MAX_ID and 0 < message_id <= MAX_ID:
+    if may_be_id(room_id, "room_id") and may_be_id(message_id, "message_id"):
         row = _first_row(_message_statement(), {"room": room_id, "actor": actor.pk, "message": message_id})
     if row is None:
         raise NotFound("There is no such message, or you are not a member of its room.", message_id=message_id)
@@ -66,10 +69,34 @@ def hold_room_locked(actor: AbstractBaseUser, *, room_id: int) -> HeldRoom:
 
     Raises :class:`~django_tenant_messaging.exceptions.NotFound` when the actor isn't a member.
     """
-    row = _first_row(_room_statement(), {"room": room_id, "actor": actor.pk}) if 0 < room_id <= MAX_ID else None
+    row = None
+    if may_be_id(room_id, "room_id"):
+        row = _first_row(_room_statement(), {"room": room_id, "actor": actor.pk})
     if row is None:
         raise NotFound("There is no such room, or you are not a member of it.", room=room_id)
     return HeldRoom(*row)
+
+
+def hold_users_locked(users: Collection[AbstractBaseUser]) -> None:
+    """Keep users from being deleted until the transaction ends; one query.
+
+    Raises :class:`~django_tenant_messaging.exceptions.NotFound` for those who were deleted already.
+    """
+    with connections[TENANT_DATABASE].cursor() as cursor:
+        cursor.execute(_users_statement(), [[user.pk for user in users]])
+        found = {key for (key,) in cursor.fetchall()}
+    _require_none([user for user in users if user.pk not in found])
+
+
+def require_stored(users: Collection[AbstractBaseUser]) -> None:
+    """Raise ``NotFound`` for users who never had a row, or say themselves that it was deleted; no query."""
+    _require_none([user for user in users if user.pk is None])
+
+
+def _require_none(missing: Collection[AbstractBaseUser]) -> None:
+    if missing:
+        names = [user.get_username() for user in missing]
+        raise NotFound(f"No such user: {', '.join(names)}.", usernames=names)
 
 
 def _first_row(statement: str, values: dict[str, Any]) -> tuple[Any, ...] | None:
@@ -77,6 +104,14 @@ def _first_row(statement: str, values: dict[str, Any]) -> tuple[Any, ...] | None
         cursor.execute(statement, values)
         row: tuple[Any, ...] | None = cursor.fetchone()
         return row
+
+
+@lru_cache(maxsize=1)
+def _users_statement() -> str:
+    user = get_user_model()
+    key = column_of(user, "pk")
+    # In one order, so that two who hold the same users don't wait for each other in a circle.
+    return f"SELECT {key} FROM {table_of(user)} WHERE {key} = ANY(%s::{user_key_type()}[]) ORDER BY 1 FOR KEY SHARE"
 
 
 @lru_cache(maxsize=1)

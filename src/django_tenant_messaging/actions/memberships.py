@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from django.contrib.auth import get_user_model
 from django.db import connections, transaction
 from django.db.models.functions import Now
 
@@ -15,11 +16,12 @@ from ..conf import messaging_settings
 from ..events import MembersChanged, RoomsChanged, emit_on_commit
 from ..exceptions import Forbidden, Invalid, NotFound
 from ..models import ChatRoom, DailyAllowance, Membership, RoomCounter
+from ..models.ids import may_be_id, of_wrong_kind
 from ..models.memberships import ACTIVE
 from ..selectors import access_membership, user_key_type, user_ref
-from ..selectors.rooms import MAX_ID
 from ..tenancy import TENANT_DATABASE, current_schema, table_of
 from .allowances import use_allowance
+from .holding import hold_users_locked
 from .rooms import require_room_size, require_tenant_members
 
 if TYPE_CHECKING:
@@ -32,12 +34,15 @@ def add_members(actor: AbstractBaseUser, *, room_id: int, users: Collection[Abst
     """Add users to a group; those who are in it already stay as they are.
 
     Any member may add. Newcomers see what comes after, or with ``NEW_MEMBERS_SEE_HISTORY`` the whole history. Raises
-    ``NotFound`` when the actor isn't a member, ``Forbidden`` for a direct room, for a user of no or another tenant, or
-    one who left the room by themselves and so can only come back by :func:`rejoin_room`, ``Invalid`` past
-    ``MAX_ROOM_MEMBERS``, ``RateLimited`` past ``DAILY_LIMIT_MEMBERS``.
+    ``NotFound`` when the actor isn't a member or a user was deleted, ``Forbidden`` for a direct room, for a user of no
+    or another tenant, or one who left the room by themselves and so can only come back by :func:`rejoin_room`,
+    ``Invalid`` past ``MAX_ROOM_MEMBERS``, ``RateLimited`` past ``DAILY_LIMIT_MEMBERS``.
     """
     require_tenant_members(users)
+    users = list(dict.fromkeys(users))
+    require_room_size(len(users))
     with transaction.atomic(using=TENANT_DATABASE):
+        hold_users_locked([actor, *users])
         use_allowance(actor, DailyAllowance.Kind.MEMBERS, len(users))
         _lock_members(actor, room_id, users)
         RoomCounter.objects.select_for_update().get(room_id=room_id)
@@ -61,8 +66,9 @@ def rejoin_room(actor: AbstractBaseUser, *, room_id: int) -> None:
     """
     with transaction.atomic(using=TENANT_DATABASE):
         use_allowance(actor, DailyAllowance.Kind.MEMBERS, 1)
-        places = Membership.objects.filter(room_id=room_id, user_id=actor.pk) if 0 < room_id <= MAX_ID else None
-        place = None if places is None else places.select_for_update().first()
+        place = None
+        if may_be_id(room_id, "room_id"):
+            place = Membership.objects.filter(room_id=room_id, user_id=actor.pk).select_for_update().first()
         if place is None or (place.left_seq is not None and not place.left_by_choice):
             raise NotFound("There is no such room, or you didn't leave it by yourself.", room=room_id)
         if place.left_seq is None:
@@ -79,6 +85,8 @@ def remove_member(actor: AbstractBaseUser, *, room_id: int, user: AbstractBaseUs
     Raises ``NotFound`` when the actor or the user isn't a member, ``Forbidden`` when the actor is no owner or the
     room is direct, ``Invalid`` when both are the same user.
     """
+    if not isinstance(user, get_user_model()):
+        raise of_wrong_kind(user, "user", "a user of this site")
     if user.pk == actor.pk:
         raise Invalid.field("user", "leave the room instead of removing yourself")
     with transaction.atomic(using=TENANT_DATABASE):

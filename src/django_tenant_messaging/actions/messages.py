@@ -12,6 +12,7 @@ from ..events import Event, MessagePosted, NotificationCreated, emit_on_commit
 from ..exceptions import Conflict, MessagingError, NotFound
 from ..models import Membership, Mention, Message, Notification
 from ..models.content import clean_content, isolated
+from ..models.ids import may_be_id, of_wrong_kind
 from ..models.memberships import ACTIVE
 from ..selectors import message_by_id, messages_by_id, user_ref, was_written_as
 from ..tenancy import current_schema
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from django.contrib.auth.models import AbstractBaseUser
 
-MAX_ID = 2**63 - 1
 RESOLVED = "_resolved_mentions"
 """The attribute of a message that is being saved in which its mentions wait."""
 DIRECT = gettext_noop("You have a new message from %(sender)s")
@@ -63,10 +63,11 @@ def send_message(
     the same room. One query, one more for a text with mentions.
 
     Raises :class:`~django_tenant_messaging.exceptions.NotFound` when the actor isn't a member or the answered
-    message isn't in the room, ``Invalid`` for an empty or too long text, ``Conflict`` when the client id was used for
-    something else.
+    message isn't in the room, ``Invalid`` for an empty or too long text and for values of a wrong kind, ``Conflict``
+    when the client id was used for something else.
     """
-    (answer,) = send_messages([Draft(actor, room_id, content, client_id or uuid4(), reply_to)])
+    client_id = uuid4() if client_id is None else client_id
+    (answer,) = send_messages([Draft(actor, room_id, content, client_id, reply_to)])
     if isinstance(answer, Exception):
         raise answer
     return answer
@@ -130,10 +131,12 @@ def _send_some(drafts: Sequence[Draft], locked: LockedRows) -> list[SentMessage 
 
 
 def _clean(draft: Draft) -> Draft:
-    if not 0 < draft.room_id <= MAX_ID:
+    if not may_be_id(draft.room_id, "room_id"):
         raise _no_such_room(draft.room_id)
-    if draft.reply_to is not None and not 0 < draft.reply_to <= MAX_ID:
+    if draft.reply_to is not None and not may_be_id(draft.reply_to, "reply_to"):
         raise _no_such_reply(draft.reply_to)
+    if not isinstance(draft.client_id, UUID):
+        raise of_wrong_kind(draft.client_id, "client_id", "a UUID")
     content = clean_content(draft.content)
     return draft if content == draft.content else replace(draft, content=content)
 

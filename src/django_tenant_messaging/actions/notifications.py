@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from django.db import connections
 
 from ..models import Notification
+from ..models.ids import MAX_ID, may_be_id
 from ..tenancy import TENANT_DATABASE, table_of
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 BATCH = 1_000
 """Notifications that are marked in one transaction; it lasts some 10 ms."""
-MAX_ID = 2**63 - 1
 
 
 def mark_notifications_read(actor: AbstractBaseUser, *, notification_ids: Collection[int] | None = None) -> int:
@@ -26,7 +26,7 @@ def mark_notifications_read(actor: AbstractBaseUser, *, notification_ids: Collec
     """
     if notification_ids is None:
         return _mark_all(actor)
-    ids = sorted({key for key in notification_ids if 0 < key <= MAX_ID})
+    ids = sorted({key for key in notification_ids if may_be_id(key, "notification_ids")})
     mine = Notification.objects.filter(user_id=actor.pk, is_read=False)
     batches = [ids[first : first + BATCH] for first in range(0, len(ids), BATCH)]
     return sum(mine.filter(pk__in=batch).update(is_read=True) for batch in batches)

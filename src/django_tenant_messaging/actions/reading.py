@@ -8,6 +8,7 @@ from django.db import OperationalError, connections, transaction
 from ..events import ReadPositionMoved, emit_on_commit
 from ..exceptions import Invalid
 from ..models import ChatRoom, Membership, Message, Notification
+from ..models.ids import whole_number
 from ..selectors import access_membership, user_ref
 from ..tenancy import TENANT_DATABASE, current_schema, table_of
 
@@ -53,7 +54,7 @@ def mark_read_where_free(actor: AbstractBaseUser, *, room_id: int, seq: int) -> 
 def _mark_read(actor: AbstractBaseUser, room_id: int, seq: int, *, waits: bool = True) -> int:
     membership = access_membership(actor, room_id)
     head = membership.room.counter.last_seq
-    if not 0 <= seq <= head:
+    if not 0 <= whole_number(seq, "seq") <= head:
         raise Invalid.field("seq", f"must be 0 to {head}, is {seq}")
     position = membership.last_read_seq
     while position < seq:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from django.contrib.auth import get_user_model
 from django.db import transaction
 
 from ..conf import messaging_settings
@@ -9,10 +10,12 @@ from ..events import RoomsChanged, emit_on_commit
 from ..exceptions import Forbidden, Invalid
 from ..models import ChatRoom, DailyAllowance
 from ..models.content import clean_name
+from ..models.ids import of_wrong_kind
 from ..models.rooms import NAME_LENGTH
 from ..permissions import may_use_tenant
 from ..tenancy import TENANT_DATABASE, current_schema
 from .allowances import use_allowance
+from .holding import hold_users_locked, require_stored
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -27,10 +30,12 @@ def open_direct_room(actor: AbstractBaseUser, *, other: AbstractBaseUser) -> Cha
     :class:`~django_tenant_messaging.exceptions.Forbidden` when the other isn't a user of this tenant, and
     ``RateLimited`` past ``DAILY_LIMIT_ROOMS``.
     """
+    require_stored([actor])
     require_tenant_members([other])
     with transaction.atomic(using=TENANT_DATABASE):
         room, created = ChatRoom.objects.direct(actor, other)
         if created:
+            hold_users_locked([actor, other])
             use_allowance(actor, DailyAllowance.Kind.ROOMS, 1)
             announce_rooms(actor, other)
     return room
@@ -44,10 +49,12 @@ def create_room(actor: AbstractBaseUser, *, name: str, members: Collection[Abstr
     ``DAILY_LIMIT_MEMBERS``.
     """
     name = clean_name(name, field="name", limit=NAME_LENGTH)
+    require_stored([actor])
+    require_tenant_members(members)
     roles = dict.fromkeys(members, "member") | {actor: "owner"}
     require_room_size(len(roles))
-    require_tenant_members(members)
     with transaction.atomic(using=TENANT_DATABASE):
+        hold_users_locked(roles)
         use_allowance(actor, DailyAllowance.Kind.ROOMS, 1)
         use_allowance(actor, DailyAllowance.Kind.MEMBERS, len(roles) - 1)
         room = ChatRoom.objects.create(kind=ChatRoom.Kind.GROUP, name=name, created_by_id=actor.pk)
@@ -57,7 +64,13 @@ def create_room(actor: AbstractBaseUser, *, name: str, members: Collection[Abstr
 
 
 def require_tenant_members(users: Collection[AbstractBaseUser]) -> None:
-    """Raise ``Forbidden`` unless all the users may use the current tenant."""
+    """Raise ``Forbidden`` unless all the users may use the current tenant, ``NotFound`` for those who aren't stored,
+    ``Invalid`` for what is no user.
+    """
+    for given in users:
+        if not isinstance(given, get_user_model()):
+            raise of_wrong_kind(given, "users", "users of this site")
+    require_stored(users)
     schema_name = current_schema()
     strangers = [user.get_username() for user in users if not may_use_tenant(user, schema_name)]
     if strangers:

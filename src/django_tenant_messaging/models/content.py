@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..conf import messaging_settings
 from ..exceptions import Invalid
+from .ids import of_wrong_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -92,6 +93,8 @@ def clean_content(content: str) -> str:
     Raises ``Invalid`` when it shows nothing, is longer than ``MAX_CONTENT_LENGTH`` characters, or holds a character
     that is refused.
     """
+    if not isinstance(content, str):
+        raise of_wrong_kind(content, "content", "a text")
     content = content.replace("\r\n", "\n").replace("\r", "\n")
     return _clean(content, OF_TEXTS, field="content", limit=messaging_settings.MAX_CONTENT_LENGTH)
 
@@ -101,6 +104,8 @@ def clean_name(name: str, *, field: str, limit: int) -> str:
 
     Raises ``Invalid`` when it shows nothing, is longer than ``limit`` characters, or holds a character that is refused.
     """
+    if not isinstance(name, str):
+        raise of_wrong_kind(name, field, "a text")
     return _clean(name, OF_NAMES, field=field, limit=limit)
 
 

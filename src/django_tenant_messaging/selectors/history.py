@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ..conf import messaging_settings
 from ..exceptions import Invalid
 from ..models import Message
+from ..models.ids import whole_number
 from ..types import HistoryPage, MessageData
 from .messages import load_messages
 from .pages import extent_of_page
@@ -34,9 +35,11 @@ def room_history(
     limit out of range or two places at once.
     """
     highest = messaging_settings.HISTORY_PAGE_LIMIT
-    if not 1 <= limit <= highest:
+    if not 1 <= whole_number(limit, "limit") <= highest:
         raise Invalid.field("limit", f"must be 1 to {highest}, is {limit}")
-    if sum(place is not None for place in (before, after, around)) > 1:
+    places = {"before": before, "after": after, "around": around}
+    given = [whole_number(place, name) for name, place in places.items() if place is not None]
+    if len(given) > 1:
         raise Invalid("Give one of before, after and around, not several.")
     room = access_room(user, room_id)
     visible = Message.objects.filter(room_id=room_id, seq__gt=room.visible_after_seq, seq__lte=room.seq)

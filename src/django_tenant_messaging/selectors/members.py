@@ -12,6 +12,7 @@ from django.db.models.functions import Lower
 from ..conf import messaging_settings
 from ..exceptions import Invalid
 from ..models import Membership, UserStatus
+from ..models.ids import whole_number
 from ..models.memberships import ACTIVE
 from ..tenancy import TENANT_DATABASE, column_of, table_of
 from ..types import MemberData, UserRef
@@ -39,7 +40,7 @@ def list_members(
     without reading them all. Raises :class:`~django_tenant_messaging.exceptions.NotFound` for someone who isn't a
     member, ``Invalid`` for a limit out of range or an ``after`` that can't be a user's id.
     """
-    if not 1 <= limit <= MEMBER_PAGE:
+    if not 1 <= whole_number(limit, "limit") <= MEMBER_PAGE:
         raise Invalid.field("limit", f"must be 1 to {MEMBER_PAGE}, is {limit}")
     access_room(user, room_id)
     members = Membership.objects.filter(ACTIVE, room_id=room_id).order_by("user_id")

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 from ..conf import messaging_settings
 from ..exceptions import Invalid, NotFound
 from ..models import Message, MessageRevision
+from ..models.ids import may_be_id, whole_number
 from ..types import RevisionData, RevisionPage
 from .pages import extent_of_page
-from .rooms import MAX_ID, access_room
+from .rooms import access_room
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
@@ -28,14 +29,14 @@ def list_revisions(
     isn't in the room or was written before the member may look; ``Invalid`` for a limit out of range.
     """
     highest = messaging_settings.HISTORY_PAGE_LIMIT
-    if not 1 <= limit <= highest:
+    if not 1 <= whole_number(limit, "limit") <= highest:
         raise Invalid.field("limit", f"must be 1 to {highest}, is {limit}")
     room = access_room(user, room_id)
-    if not 0 < message_id <= MAX_ID or not _is_visible(message_id, room):
+    if not may_be_id(message_id, "message_id") or not _is_visible(message_id, room):
         raise NotFound("There is no such message in this room.", message_id=message_id)
     rows = MessageRevision.objects.filter(message_id=message_id)
     if before is not None:
-        rows = rows.filter(pk__lt=before)
+        rows = rows.filter(pk__lt=whole_number(before, "before"))
     rows = rows.order_by("-pk")
     most_bytes = messaging_settings.HISTORY_PAGE_BYTES
     first, is_cut = extent_of_page(rows, "pk", limit=limit, most_bytes=most_bytes)

@@ -9,6 +9,7 @@ from django.utils.translation import gettext
 from ..conf import messaging_settings
 from ..exceptions import NotFound
 from ..models import ChatRoom, Membership
+from ..models.ids import may_be_id
 from ..models.memberships import ACTIVE
 from ..types import RoomPosition, UserRef
 from .users import username_field
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from django.contrib.auth.models import AbstractBaseUser
-
-MAX_ID = 2**63 - 1
 
 
 def memberships_of(user: AbstractBaseUser) -> QuerySet[Membership]:
@@ -39,9 +38,10 @@ def memberships_of(user: AbstractBaseUser) -> QuerySet[Membership]:
 def access_membership(user: AbstractBaseUser, room_id: int) -> Membership:
     """Return the user's place in a room, with the room and its counter; one query.
 
-    Raises :class:`~django_tenant_messaging.exceptions.NotFound` unless the user is a member now.
+    Raises :class:`~django_tenant_messaging.exceptions.NotFound` unless the user is a member now, ``Invalid`` for a
+    ``room_id`` that is no whole number.
     """
-    if 0 < room_id <= MAX_ID:
+    if may_be_id(room_id, "room_id"):
         # At most one, so without an order, by which the planner might read all of a room.
         for membership in memberships_of(user).filter(room_id=room_id):
             return membership
@@ -50,6 +50,8 @@ def access_membership(user: AbstractBaseUser, room_id: int) -> Membership:
 
 def owns_room(user: AbstractBaseUser, room_id: int) -> bool:
     """Say whether the user is an owner of a room now; one query."""
+    if not may_be_id(room_id, "room_id"):
+        return False
     mine = Membership.objects.filter(ACTIVE, user_id=user.pk, room_id=room_id).values_list("role", flat=True)
     return Membership.Role.OWNER in mine
 
@@ -102,7 +104,7 @@ def access_quietness(user: AbstractBaseUser, room_id: int) -> bool:
 
     Raises ``NotFound`` unless the user is a member now.
     """
-    if 0 < room_id <= MAX_ID:
+    if may_be_id(room_id, "room_id"):
         mine = Membership.objects.filter(ACTIVE, user_id=user.pk, room_id=room_id)
         is_quiet = mine.annotate(is_quiet=ExpressionWrapper(_is_quiet(), BooleanField())).values_list("is_quiet")
         for (found,) in is_quiet:
