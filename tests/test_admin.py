@@ -161,3 +161,22 @@ def test_the_other_tenants_rows_are_not_there(acme: Tenant, globex: Tenant, oper
         # Each user of acme has a status.
         assert rows.count("/change/") == (len(acme.users) if model == "userstatus" else 0)
         assert not any(name in rows for name in globex.users.keys() - acme.users.keys())
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "message/?room__kind__exact=%00",
+        "message/?q=%00",
+        "membership/?role__exact=a%00b",
+        "chatroom/?kind__exact=direct&kind__exact=%00",
+        "chatroom/?id__lt=%00",
+        "notification/?is_read__exact=%00",
+        "userstatus/?%00=1",
+    ],
+)
+def test_a_text_that_no_column_holds_is_a_bad_lookup(acme: Tenant, operator: Client, query: str) -> None:
+    fill(acme, 1)
+    answer = operator.get(f"{PAGE}{query}")
+    assert (answer.status_code, answer["Location"]) == (302, f"{PAGE}{query.partition('?')[0]}?e=1")
+    assert operator.get(answer["Location"]).status_code == 200

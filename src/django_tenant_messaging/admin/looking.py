@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.core.exceptions import FieldDoesNotExist
 
+from ..models.ids import MAX_ID
 from ..permissions import may_view, why_request_refused
 from ..selectors import username_field
-from ..selectors.rooms import MAX_ID
 from ..tenancy import current_schema
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ class LookOnlyAdmin(ModelAdmin):
         match = request.resolver_match
         if match is None or not (match.url_name or "").endswith("_changelist"):
             return rows
+        if any("\0" in value for values in request.GET.lists() for value in values[1]):
+            # PostgreSQL has no such texts. Django's own answer to a bad look-up: the list, with an error.
+            raise IncorrectLookupParameters
         newest = self.model._default_manager.order_by("-pk")
         before = request.GET.get("id__lt", "")
         if before.isdecimal() and int(before) <= MAX_ID:
