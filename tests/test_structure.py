@@ -185,6 +185,33 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
         (f"ALTER TABLE acme.{OURS}messagerevision SET UNLOGGED",),
         f"{OURS}messagerevision: unlogged, so that a crash empties it",
     ),
+    "another tenant's rows": (
+        (f"ALTER TABLE globex.{OURS}message INHERIT {MESSAGE}",),
+        f"{OURS}message: shows the rows of globex.{OURS}message, which inherits from it",
+    ),
+    "rows that another table shows": (
+        ("CREATE TABLE acme.parent (id bigint NOT NULL)", f"ALTER TABLE {MESSAGE} INHERIT acme.parent"),
+        f"{OURS}message: inherits from acme.parent, which shows its rows",
+    ),
+    "rules": (
+        (f"CREATE RULE lost AS ON INSERT TO {MESSAGE} DO INSTEAD NOTHING",),
+        f"{OURS}message: rule lost rewrites its statements",
+    ),
+    "row security": (
+        (f"ALTER TABLE {MESSAGE} ENABLE ROW LEVEL SECURITY",),
+        f"{OURS}message: row security is enabled, which hides rows",
+    ),
+    "forced row security": (
+        (f"ALTER TABLE {MESSAGE} FORCE ROW LEVEL SECURITY",),
+        f"{OURS}message: row security is forced on its owner",
+    ),
+    "a column of others that nobody fills": (
+        (
+            f"ALTER TABLE {MESSAGE} ADD COLUMN later text NOT NULL DEFAULT ''",
+            f"ALTER TABLE {MESSAGE} ALTER COLUMN later DROP DEFAULT",
+        ),
+        f"{OURS}message.later: must not be null and has no default, so that no row can be added",
+    ),
     "a view": (
         (
             f"ALTER TABLE acme.{OURS}mention RENAME TO put_aside",
@@ -219,6 +246,10 @@ def test_what_makes_tables_safe_is_looked_at(what: str, acme: Tenant, globex: Te
     assert expected in found.differences, found.differences
     assert found.apps == ("django_tenant_messaging",)
     assert found.missing_relations == ()
+    if what == "another tenant's rows":
+        # It shows its rows to the other one, and isn't as it should be either.
+        assert readiness_of("globex").differences == (f"{OURS}message: inherits from {MESSAGE}, which shows its rows",)
+        return
     assert readiness_of("globex").state is SchemaState.OK
     assert acme.client().get("/accounts/login/").status_code == 503
     assert globex.client().get("/accounts/login/").status_code == 200
@@ -239,6 +270,13 @@ def test_a_renamed_column_is_missing(acme: Tenant, breaking: None) -> None:
     "statement",
     [
         f"ALTER TABLE {MESSAGE} ADD COLUMN later text NOT NULL DEFAULT ''",
+        (
+            f"ALTER TABLE {MESSAGE} ADD COLUMN later text NOT NULL DEFAULT '';"
+            f"ALTER TABLE {MESSAGE} ALTER COLUMN later DROP DEFAULT;"
+            "CREATE FUNCTION acme.fill() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.later = 1; RETURN NEW; END';"
+            f"CREATE TRIGGER fill BEFORE INSERT ON {MESSAGE} FOR EACH ROW EXECUTE FUNCTION acme.fill()"
+        ),
+        "CREATE TABLE acme.parent (id int); ALTER TABLE acme.parent ENABLE ROW LEVEL SECURITY",
         f"CREATE INDEX later ON {MESSAGE} (timestamp)",
         f"ALTER TABLE {MESSAGE} ADD CONSTRAINT later CHECK (seq > 0) NOT VALID",
         f"ALTER TABLE {MESSAGE} ALTER COLUMN is_read SET DEFAULT false",

@@ -6,10 +6,26 @@ all that the details are made of. Names of indexes and constraints aren't in it.
 
 from __future__ import annotations
 
-DIGESTED = """
+RELATED = """ARRAY(
+    SELECT format('%I.%I', n.nspname, r.relname)
+    FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class r ON r.oid = i.{other}
+    JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
+    WHERE i.{this} = c.oid ORDER BY n.nspname, r.relname)"""
+PARENTS = f"CASE WHEN NOT c.relispartition THEN {RELATED.format(this='inhrelid', other='inhparent')} END"
+CHILDREN = f"CASE WHEN c.relhassubclass THEN {RELATED.format(this='inhparent', other='inhrelid')} END"
+RULES = """CASE WHEN c.relhasrules THEN ARRAY(
+    SELECT format('%I', rulename) FROM pg_catalog.pg_rewrite
+    WHERE ev_class = c.oid AND ev_enabled IN ('O', 'A') ORDER BY rulename) END"""
+FILLED = """EXISTS (
+    SELECT FROM pg_catalog.pg_trigger t
+    WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgtype & 7 = 7 AND t.tgenabled IN ('O', 'A'))"""
+"""Whether a trigger comes before each row's insertion, and so may give it what nobody else does."""
+
+DIGESTED = f"""
 digested AS MATERIALIZED (
     SELECT n.nspname, n.oid AS schema, l.tab, c.oid, pg_catalog.hashtextextended(concat_ws('/', l.tab, c.relkind,
-        c.relpersistence, (
+        c.relpersistence, c.relrowsecurity, c.relforcerowsecurity, 'of', {PARENTS}, 'to', {CHILDREN}, 'by', {RULES},
+        {FILLED}, (
             SELECT string_agg(concat_ws(' ', a.attname, a.atttypid, a.atttypmod, a.attnotnull, a.attidentity,
                 a.attgenerated, a.attcollation, CASE WHEN a.atthasdef THEN (
                     SELECT adbin::text FROM pg_catalog.pg_attrdef WHERE adrelid = a.attrelid AND adnum = a.attnum) END),
@@ -41,9 +57,11 @@ digested AS MATERIALIZED (
 """
 """A common table expression after ``looked_at(name, tab)``; of a table that isn't there it has no row."""
 
-DETAILS = """
+DETAILS = rf"""
 json_build_object(
     'table', d.tab, 'digest', d.digest, 'kind', c.relkind, 'persistence', c.relpersistence,
+    'is_secured', c.relrowsecurity, 'is_forced', c.relforcerowsecurity,
+    'parents', {PARENTS}, 'children', {CHILDREN}, 'rules', {RULES}, 'is_filled', {FILLED},
     'columns', (
         SELECT json_object_agg(a.attname, json_build_object(
             'type', format_type(a.atttypid, a.atttypmod),
@@ -64,7 +82,7 @@ json_build_object(
                 || CASE WHEN i.indimmediate THEN '' ELSE ' DEFERRABLE' END,
             -- How full its pages are is the host's own matter.
             'definition', regexp_replace(split_part(pg_get_indexdef(i.indexrelid),
-                format(' ON %I.%I USING ', d.nspname, d.tab), 2), ' WITH \\([^)]*\\)', ''),
+                format(' ON %I.%I USING ', d.nspname, d.tab), 2), ' WITH \([^)]*\)', ''),
             'columns', ARRAY(SELECT a.attname FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS key(number, place)
                 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = key.number ORDER BY key.place),
             'condition', pg_get_expr(i.indpred, i.indrelid),

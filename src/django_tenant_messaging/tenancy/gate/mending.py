@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from django.db import DatabaseError
 
-from ..identifiers import quoted
+from ..identifiers import as_sent, quoted
 from .breaches import breach_of_check, breach_of_key, breach_of_nulls
 from .describing import describe_tables
 from .drift import RepairRefusedError
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ...types import Readiness
     from .structure import Description, Flaw, Structure
 
-ORDER = ("table", "column", "index", "check", "key")
+ORDER = ("besides", "table", "column", "index", "check", "key")
 """Keys refer to unique columns of other tables, and indexes are of columns."""
 WIDER = {("smallint", "integer"), ("smallint", "bigint"), ("integer", "bigint")}
 """Types whose every value the other one holds, though the table has to be written anew."""
@@ -84,6 +84,9 @@ class _Mender:
             return
         work = Work(self.schema, flaw, self.done)
         match flaw.part:
+            case "besides":
+                table = as_sent(quoted(self.schema, flaw.table))
+                work.refuse(f"if nobody needs it, run: {flaw.undo.replace('{table}', table)}")
             case "table":
                 _log_table(work, found)
             case "column":

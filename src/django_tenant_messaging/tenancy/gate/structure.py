@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..identifiers import as_sent, quoted
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
@@ -52,14 +54,16 @@ class Users:
 class Flaw:
     """One thing that isn't as the migrations make it.
 
-    ``part`` is ``relation`` (a table or a column isn't there), ``table``, ``column``, ``index``, ``key`` or ``check``,
-    and ``name`` what the migrations call it.
+    ``part`` is ``relation`` (a table or a column isn't there), ``table``, ``column``, ``index``, ``key``, ``check`` or
+    ``besides`` (something is there that changes what the table does), and ``name`` what the migrations call it.
+    ``undo`` is the statement that takes away what is there besides, with ``{table}`` for the table.
     """
 
     table: str
     part: str
     name: str
     text: str
+    undo: str = ""
 
 
 @dataclass(slots=True)
@@ -79,7 +83,9 @@ class Structure:
             self.judged[int(table["digest"])] = tuple(self.flaws(table, user_type))
 
     def flaws(self, found: Description, user_type: str) -> Iterator[Flaw]:
-        """Yield in what a table differs. More than is expected is no difference: a newer release may have made it."""
+        """Yield in what a table differs. More than is expected is no difference, unless it changes what the table does:
+        a newer release may have made it.
+        """
         name = found["table"]
         expected = self.expected(name, user_type)
         if found["kind"] != "r":
@@ -88,6 +94,8 @@ class Structure:
             return
         if found["persistence"] != "p":
             yield Flaw(name, "table", name, f"{name}: unlogged, so that a crash empties it")
+        for text, undo in _besides(expected["columns"], found):
+            yield Flaw(name, "besides", name, f"{name}{text}", undo)
         yield from _column_flaws(name, expected["columns"], found["columns"])
         for wanted in expected["indexes"]:
             problem = _index_problem(wanted, found["indexes"])
@@ -115,6 +123,25 @@ class Structure:
         users = {"schema": self.users.schema, "table": self.users.table, "target": [self.users.key]}
         keys = [{**key, **users} if key["table"] == USERS else key for key in kept["keys"]]
         return {**kept, "columns": columns, "keys": keys}
+
+
+def _besides(expected: Description, found: Description) -> Iterator[tuple[str, str]]:
+    """Yield what shows, hides, redirects or refuses rows, each with the statement that undoes it."""
+    for parent in found["parents"] or ():
+        yield f": inherits from {parent}, which shows its rows", f"ALTER TABLE {{table}} NO INHERIT {parent}"
+    for child in found["children"] or ():
+        yield f": shows the rows of {child}, which inherits from it", f"ALTER TABLE {child} NO INHERIT {{table}}"
+    for rule in found["rules"] or ():
+        yield f": rule {rule} rewrites its statements", f"DROP RULE {rule} ON {{table}}"
+    if found["is_secured"]:
+        yield ": row security is enabled, which hides rows", "ALTER TABLE {table} DISABLE ROW LEVEL SECURITY"
+    if found["is_forced"]:
+        yield ": row security is forced on its owner", "ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY"
+    for name, column in found["columns"].items():
+        is_given = column["default"] is not None or column["identity"] or column["generated"] or found["is_filled"]
+        if name not in expected and column["not_null"] and not is_given:
+            text = f".{name}: must not be null and has no default, so that no row can be added"
+            yield text, f"ALTER TABLE {{table}} ALTER COLUMN {as_sent(quoted(name))} DROP NOT NULL"
 
 
 def _column_flaws(table: str, expected: Description, found: Description) -> Iterator[Flaw]:
