@@ -332,6 +332,44 @@ def test_limits_may_be_pairs_of_any_kind_or_none() -> None:
     assert not_accepted(RATE_LIMIT_TENANT=None, RATE_LIMIT_SOCKET=None, RATE_LIMIT_CONNECT=(10_000, 1)) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        (
+            "TRUSTED_PROXIES",
+            ["10.0.0.1/8", "10.0.0.0/8", "proxy.internal", "::/0", 10],
+            (
+                "'10.0.0.1/8' is an address within a network; write '10.0.0.0/8', or the address"
+                " alone;"
+                " 'proxy.internal' is no address or network;"
+                " '::/0' is every address there is: then anybody is believed to be a proxy;"
+                " 10 is no address or network."
+            ),
+        ),
+        ("TRUSTED_PROXIES", "10.0.0.0/8", "it is a plain string; write ['10.0.0.0/8']."),
+        ("TRUSTED_PROXIES", {"10.0.0.0/8"}, "it is of the type set."),
+        (
+            "ALLOWED_ORIGINS",
+            ["https://a.example", "https://b.example:443", "https://c.example:65536", "https://d.example/"],
+            (
+                "'https://b.example:443' names the port that its scheme has anyway;"
+                " 'https://c.example:65536' has a port above 65535;"
+                " 'https://d.example/' is no origin as browsers write it."
+            ),
+        ),
+        ("ALLOWED_ORIGINS", "https://a.example", "it is a plain string; write ['https://a.example']."),
+        ("REQUIRED_APPS", ["auth", "nobodys", 7], "'nobodys' is the label of no installed app; 7 is the label of no"),
+        ("REQUIRED_APPS", "auth", "it is a plain string; write ['auth']."),
+    ],
+    ids=str,
+)
+def test_e003_names_the_entry_that_is_wrong(name: str, value: Any, complaint: str) -> None:
+    ((identifier, message, _hint),) = not_accepted(**{name: value})
+    assert identifier == "E003"
+    assert f": {complaint}" in message
+    assert "'auth' is" not in message
+
+
 def test_proxies_are_addresses_or_networks() -> None:
     assert not_accepted(TRUSTED_PROXIES=["10.0.0.0/8", "::1", "192.168.0.1"]) == not_accepted(TRUSTED_PROXIES=()) == []
 
@@ -872,6 +910,7 @@ def _empty_schema(database_url: str, name: str) -> None:
         ),
         ({"HISTORY_PAGE_BYTES": 1_048_577}, "less than HISTORY_PAGE_BYTES (1048577)"),
         ({"USER_QUEUE_BYTES": 1_048_575}, "USER_QUEUE_BYTES is 1048575, less than SOCKET_QUEUE_BYTES (1048576)"),
+        ({"RATE_LIMIT_BYTES": (2_100, 1)}, "a frame of MAX_FRAME_BYTES (131072) waits 62 s"),
         ({"LOCK_TIMEOUT": 15}, "LOCK_TIMEOUT (15 s) never ends a wait"),
     ],
     ids=str,
@@ -887,6 +926,8 @@ def test_w023_settings_that_contradict_each_other(given: dict[str, Any], named: 
     "given",
     [
         {"MAX_FRAME_BYTES": 41_024},
+        {"RATE_LIMIT_BYTES": (2_168, 1)},
+        {"RATE_LIMIT_BYTES": None},
         {"SOCKET_QUEUE_BYTES": 131_072, "HISTORY_PAGE_BYTES": 131_072},
         {"USER_QUEUE_BYTES": 1_048_576},
         {"LOCK_TIMEOUT": 14.9},
@@ -911,6 +952,9 @@ def test_w024_details_for_everybody() -> None:
     assert identifier == "W024"
     assert message.startswith("SHOW_MIGRATION_DETAILS and SHOW_HEALTH_DETAILS let everybody see")
     assert "INTERNAL_IPS" in hint
+    for name in both:
+        ((_identifier, message, _hint),) = at_deploy(TENANT_MESSAGING={name: True})
+        assert message.startswith(f"{name} lets everybody see")
     for given in ({}, dict.fromkeys(both, False), {"SHOW_HEALTH_DETAILS": lambda _request: True}):
         assert at_deploy(TENANT_MESSAGING=given) == []
     assert at_deploy(TENANT_MESSAGING=both, DEBUG=True) == []

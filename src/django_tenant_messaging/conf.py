@@ -29,6 +29,22 @@ class Rule:
 
     expected: str
     accepts: Callable[[Any], bool]
+    complaint: Callable[[Any], str] | None = None
+    """Says what is wrong with a value that isn't accepted, where there is more to say than what it should be."""
+
+
+def list_of(expected: str, fault_of: Callable[[Any], str]) -> Rule:
+    """Return the rule for lists: ``fault_of`` says what is wrong with an entry, nothing when it is right."""
+
+    def complaint(value: Any) -> str:
+        if isinstance(value, str):
+            return f"it is a plain string; write [{value!r}]"
+        if not isinstance(value, list | tuple):
+            return f"it is of the type {type(value).__name__}"
+        faults = ((item, fault_of(item)) for item in value)
+        return "; ".join(f"{item!r} {fault}" for item, fault in faults if fault)
+
+    return Rule(expected, lambda value: not complaint(value), complaint)
 
 
 def _whole_number(value: Any, low: int) -> bool:
@@ -50,7 +66,7 @@ def seconds(low: float) -> Rule:
 
 def or_none(rule: Rule) -> Rule:
     """Return the rule that allows ``None`` besides."""
-    return Rule(f"{rule.expected}, or None", lambda value: value is None or rule.accepts(value))
+    return Rule(f"{rule.expected}, or None", lambda value: value is None or rule.accepts(value), rule.complaint)
 
 
 def _rate_limit(value: Any) -> bool:
@@ -75,31 +91,40 @@ ORIGIN = re.compile(
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
-def _origin(value: Any) -> bool:
-    """Say whether a value is an origin as browsers write it, without the scheme's own port."""
+def _fault_of_origin(value: Any) -> str:
     found = ORIGIN.fullmatch(value) if isinstance(value, str) else None
     if found is None:
-        return False
+        return "is no origin as browsers write it"
     port = found["port"]
-    return port is None or (int(port) < 65_536 and port != DEFAULT_PORTS[found["scheme"]])
+    if port is not None and int(port) > 65_535:
+        return "has a port above 65535"
+    return "names the port that its scheme has anyway" if port == DEFAULT_PORTS[found["scheme"]] else ""
 
 
-ORIGINS = Rule(
+ORIGINS = list_of(
     'a list of origins such as "https://app.example.com" or "https://app.example.com:8443" (in lower case, nothing'
     " after the host and port, and no port that the scheme has anyway)",
-    lambda value: isinstance(value, list | tuple) and all(_origin(item) for item in value),
+    _fault_of_origin,
 )
 
 
-def _network(value: Any) -> bool:
-    # Of no bits it would be everybody's.
-    return isinstance(value, str) and ip_network(value).prefixlen > 0
+def _fault_of_network(value: Any) -> str:
+    try:
+        network = ip_network(value if isinstance(value, str) else "")
+    except ValueError:
+        return _fault_of_unread_network(value)
+    return "" if network.prefixlen else "is every address there is: then anybody is believed to be a proxy"
 
 
-NETWORKS = Rule(
-    'a list of addresses and networks such as "10.0.0.0/8"',
-    lambda value: isinstance(value, list | tuple) and all(_network(item) for item in value),
-)
+def _fault_of_unread_network(value: Any) -> str:
+    try:
+        whole = ip_network(value if isinstance(value, str) else "", strict=False)
+    except ValueError:
+        return "is no address or network"
+    return f"is an address within a network; write '{whole}', or the address alone"
+
+
+NETWORKS = list_of('a list of addresses and networks such as "10.0.0.0/8"', _fault_of_network)
 
 
 def _importable(value: Any) -> bool:
@@ -112,13 +137,9 @@ def _importable(value: Any) -> bool:
 
 
 HOOK = Rule("the dotted path of a callable, a callable, or None", _importable)
-APP_LABELS = Rule(
+APP_LABELS = list_of(
     'a list of labels of installed apps, such as "auth"',
-    lambda value: (
-        isinstance(value, list | tuple)
-        and {label for label in value if isinstance(label, str)} <= set(apps.app_configs)
-        and all(isinstance(label, str) for label in value)
-    ),
+    lambda label: "" if isinstance(label, str) and label in apps.app_configs else "is the label of no installed app",
 )
 FLAG_OR_HOOK = Rule(
     "True, False, a callable or its dotted path",

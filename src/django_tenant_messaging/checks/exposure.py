@@ -27,7 +27,8 @@ def _shown_details() -> Iterator[CheckMessage]:
     names = [name for name in ("SHOW_MIGRATION_DETAILS", "SHOW_HEALTH_DETAILS") if _is_for_all(name)]
     if names and not settings.DEBUG:
         yield Warning(
-            f"{' and '.join(names)} let everybody see schema names, missing migrations and the repairing commands.",
+            f"{' and '.join(names)} {'let' if len(names) > 1 else 'lets'} everybody see schema names, missing"
+            " migrations and the repairing commands.",
             hint="Remove the setting, so that only the addresses of INTERNAL_IPS see them, or name a hook that knows"
             " your own people.",
             id="tenant_messaging.W024",

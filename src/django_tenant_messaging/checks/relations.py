@@ -16,6 +16,8 @@ BYTES_OF_A_CHARACTER = 4
 """In UTF-8, of the longest."""
 ENVELOPE = 1_024
 """Bytes of a frame besides its text."""
+LONGEST_WAIT = 60
+"""Seconds for which the limit of bytes may leave the largest frame unread."""
 
 
 def check_relations(**_kwargs: Any) -> list[CheckMessage]:
@@ -53,6 +55,13 @@ def _sizes() -> Iterator[tuple[str, str]]:
         yield (
             f"SOCKET_QUEUE_BYTES is {queue}, less than HISTORY_PAGE_BYTES ({page}): one page of history fills a queue",
             "Raise SOCKET_QUEUE_BYTES or lower HISTORY_PAGE_BYTES",
+        )
+    limit = messaging_settings.RATE_LIMIT_BYTES
+    wait = 0 if limit is None else (frame - ENVELOPE) / limit[0]
+    if limit is not None and wait > LONGEST_WAIT:
+        yield (
+            f"RATE_LIMIT_BYTES grants {limit[0]:g} bytes/s: a frame of MAX_FRAME_BYTES ({frame}) waits {wait:.0f} s",
+            "Raise the rate of RATE_LIMIT_BYTES or lower MAX_FRAME_BYTES",
         )
 
 

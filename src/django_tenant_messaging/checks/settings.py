@@ -39,7 +39,8 @@ def _errors(given: dict[Any, Any]) -> Iterator[CheckMessage]:
             )
         elif not _accepts(known[name], value):
             yield Error(
-                f"TENANT_MESSAGING[{name!r}] is {_shown(value)}, which is not {known[name].rule.expected}.",
+                f"TENANT_MESSAGING[{name!r}] is {_shown(value)}, which is not {known[name].rule.expected}"
+                f"{_complaint(known[name], value)}.",
                 hint=f"Its default is {known[name].default!r}.",
                 id="tenant_messaging.E003",
             )
@@ -50,6 +51,11 @@ def _accepts(setting: Setting[Any], value: Any) -> bool:
         return setting.rule.accepts(value)
     except Exception:  # noqa: BLE001 - importing a host's module may raise anything
         return False
+
+
+def _complaint(setting: Setting[Any], value: Any) -> str:
+    complaint = setting.rule.complaint
+    return "" if complaint is None else f": {complaint(value)}"
 
 
 def _suggestion(name: str, known: list[str]) -> str:
