@@ -23,6 +23,8 @@ WELCOME = """
   Open            http://acme.localhost:{port}/   and   http://globex.localhost:{port}/
   Log in as       {users}
   Password        {password}
+  Administrator   {administrator}, at /admin/ of each address
+  Commands        {manage} verify_tenant_migrations, for example, while the demo runs
 
   Two browsers, or a private window, make two people. Ctrl-C ends the demo; what was written is kept.
 """
@@ -45,7 +47,7 @@ def serve(listener: socket.socket) -> None:
     import uvicorn
 
     django.setup()
-    from example.seed import USERNAMES, demo_password, seed
+    from example.seed import ADMINISTRATOR, USERNAMES, demo_password, in_this_project, seed
 
     seed()
     config = uvicorn.Config(
@@ -58,7 +60,16 @@ def serve(listener: socket.socket) -> None:
     )
     config.load()
     port = listener.getsockname()[1]
-    print(WELCOME.format(port=port, users=", ".join(USERNAMES), password=demo_password()), flush=True)
+    print(
+        WELCOME.format(
+            port=port,
+            users=", ".join(USERNAMES),
+            password=demo_password(),
+            administrator=ADMINISTRATOR,
+            manage=in_this_project("python manage.py"),
+        ),
+        flush=True,
+    )
     uvicorn.Server(config).run(sockets=[listener])
 
 

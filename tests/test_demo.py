@@ -136,9 +136,20 @@ def is_alive(pid: int) -> bool:
 
 async def test_people_talk_and_a_second_start_is_quick_and_keeps_it(demo: Demo) -> None:
     printed = demo.start()
-    for expected in ("acme.localhost", "globex.localhost", str(demo.port), "alice, bob, carol", demo.password):
+    for expected in (
+        "acme.localhost",
+        "globex.localhost",
+        str(demo.port),
+        "alice, bob, carol",
+        demo.password,
+        "alice, at /admin/",
+    ):
         assert expected in printed
     await probe(demo.port, demo.password)
+    (command,) = (line.split("Commands")[1].split(",")[0] for line in printed.splitlines() if "Commands" in line)
+    assert shlex.split(command)[-1] == "verify_tenant_migrations"
+    manage(demo, shlex.split(command))
+    manage(demo, [*shlex.split(command)[:-1], "check", "--database", "default", "--fail-level", "WARNING"])
     pid = postgres_pid(demo)
     assert is_alive(pid)
 

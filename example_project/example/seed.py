@@ -21,7 +21,8 @@ from django_tenant_messaging.types import SchemaState
 from example.customers.models import Customer, Domain
 from example.services import ServiceError
 
-USERNAMES = ("alice", "bob", "carol")
+ADMINISTRATOR = "alice"
+USERNAMES = (ADMINISTRATOR, "bob", "carol")
 CUSTOMERS = {"acme": "Acme", "globex": "Globex"}
 
 
