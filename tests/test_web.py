@@ -434,10 +434,29 @@ def test_notifications_are_shown_and_marked(acme: Tenant, bob: Client, room: Cha
 def test_writes_need_a_post_and_a_token(acme: Tenant, path: str) -> None:
     client = acme.client(acme.users["alice"])
     # Where members are added they are listed too, to those who are in the room.
-    refused = 404 if path == "1/members/" else 405
-    assert client.get(f"/messages/rooms/{path}".replace("rooms/../", "")).status_code == refused
+    refused = 404 if path == "1/members/" else 302
+    for method in (client.get, client.head):
+        assert method(f"/messages/rooms/{path}".replace("rooms/../", "")).status_code == refused
+    assert client.put(f"/messages/rooms/{path}".replace("rooms/../", "")).status_code == 405
     client.handler.enforce_csrf_checks = True
     assert client.post(f"/messages/rooms/{path}".replace("rooms/../", "")).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("path", "page"),
+    [
+        ("rooms/create/", "/messages/"),
+        ("rooms/direct/", "/messages/"),
+        ("rooms/7/name/", "/messages/rooms/7/"),
+        ("rooms/7/leave/", "/messages/rooms/7/"),
+        ("rooms/7/rejoin/", "/messages/"),
+        ("notifications/read/", "/messages/"),
+    ],
+)
+def test_the_address_of_a_form_leads_to_the_page_that_shows_it(acme: Tenant, path: str, page: str) -> None:
+    assert acme.client(acme.users["alice"]).get(f"/messages/{path}")["Location"] == page
+    stranger = acme.client(None).get(f"/messages/{path}")
+    assert stranger["Location"].startswith("/accounts/login/")
 
 
 def test_pages_are_not_cached(alice: Client) -> None:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from django.contrib.auth.views import redirect_to_login
 from django.db import DatabaseError, connections
-from django.http import Http404
+from django.http import Http404, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
+from django.views.decorators.http import require_http_methods
 
 from ..exceptions import MessagingError, RateLimited, TenantNotReady
 from ..permissions import Refusal, why_request_refused
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 Page = Callable[Concatenate["HttpRequest", P], "HttpResponse"]
+
+ROOM, ROOM_LIST = "tenant_messaging:room", "tenant_messaging:room-list"
 
 STATUSES = {
     "not_found": 404,
@@ -77,6 +80,24 @@ def tenant_page(view: Page[P]) -> Page[P]:
             return refuse(request, found)
 
     return page
+
+
+def form_of(page: str) -> Callable[[Page[P]], Page[P]]:
+    """Give an address that takes a form alone the name of the page that shows it: who comes there by a GET, as the
+    address stays in the browser after an error in the form, is sent on to that page.
+    """
+
+    def decorate(view: Page[P]) -> Page[P]:
+        @require_http_methods(["GET", "HEAD", "POST"])
+        @wraps(view)
+        def taken(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+            if request.method == "POST":
+                return view(request, *args, **kwargs)
+            return HttpResponseRedirect(reverse(page, kwargs=kwargs if page == ROOM else None))
+
+        return taken
+
+    return decorate
 
 
 def _turned_away(request: HttpRequest) -> HttpResponse | None:

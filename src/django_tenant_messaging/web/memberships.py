@@ -3,10 +3,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from django.shortcuts import redirect
-from django.views.decorators.http import require_http_methods, require_POST
+from django.views.decorators.http import require_http_methods
 
 from .. import actions
-from .access import actor, tenant_page
+from .access import ROOM, ROOM_LIST, actor, form_of, tenant_page
 from .forms import AddMembersForm
 from .limits import charge_room
 from .members import members_page
@@ -38,7 +38,7 @@ def members(request: HttpRequest, room_id: int) -> HttpResponse:
 
 
 @tenant_page
-@require_POST
+@form_of(ROOM)
 def leave_room(request: HttpRequest, room_id: int) -> HttpResponse:
     """Leave a room and go back to the conversations."""
     charge_room(actor(request), room_id)
@@ -47,7 +47,7 @@ def leave_room(request: HttpRequest, room_id: int) -> HttpResponse:
 
 
 @tenant_page
-@require_POST
+@form_of(ROOM_LIST)
 def rejoin_room(request: HttpRequest, room_id: int) -> HttpResponse:
     """Come back to a room that the user left, and go there."""
     actions.rejoin_room(actor(request), room_id=room_id)

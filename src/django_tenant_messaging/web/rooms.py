@@ -3,12 +3,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from django.shortcuts import redirect, render
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_safe
 
 from .. import actions
 from ..conf import messaging_settings
 from ..selectors import left_rooms, list_conversations
-from .access import actor, tenant_page
+from .access import ROOM, ROOM_LIST, actor, form_of, tenant_page
 from .forms import DirectForm, RenameForm, RoomForm
 from .limits import charge_room
 from .messages import room_page
@@ -28,7 +28,7 @@ def room_list(request: HttpRequest) -> HttpResponse:
 
 
 @tenant_page
-@require_POST
+@form_of(ROOM_LIST)
 def create_room(request: HttpRequest) -> HttpResponse:
     """Make a group and go there."""
     user = actor(request)
@@ -40,7 +40,7 @@ def create_room(request: HttpRequest) -> HttpResponse:
 
 
 @tenant_page
-@require_POST
+@form_of(ROOM_LIST)
 def open_direct(request: HttpRequest) -> HttpResponse:
     """Find or make the conversation with one other user and go there."""
     user = actor(request)
@@ -52,7 +52,7 @@ def open_direct(request: HttpRequest) -> HttpResponse:
 
 
 @tenant_page
-@require_POST
+@form_of(ROOM)
 def rename_room(request: HttpRequest, room_id: int) -> HttpResponse:
     """Give a group another name."""
     user = actor(request)

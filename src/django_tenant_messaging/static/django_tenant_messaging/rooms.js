@@ -27,16 +27,37 @@ function find(room) {
   return list.querySelector(`[data-room="${room}"]`);
 }
 
-/** @param {Room} room */
-function add({ id, name }) {
-  if (find(id) !== null) {
+/**
+ * @returns {Element | null} The first of the rooms at the end of the list in which nothing has happened.
+ */
+function firstUntouched() {
+  let first = null;
+  for (let item = list.lastElementChild; item instanceof HTMLElement; item = item.previousElementSibling) {
+    if (item.dataset.untouched === undefined) {
+      break;
+    }
+    first = item;
+  }
+  return first;
+}
+
+/**
+ * Show a room where the server's list has it: one in which nothing has happened pushes no conversation down.
+ * @param {Room} room
+ */
+function add({ id, name, seq }) {
+  const isUntouched = seq === 0;
+  if (find(id) !== null || (isUntouched && list.childElementCount >= config.conversationLimit)) {
     return;
   }
   const item = fromTemplate("conversation-template");
   item.dataset.room = String(id);
   /** @type {HTMLAnchorElement} */ (item.querySelector("a")).href = roomUrl(config, id);
   part(item, "name").textContent = name || texts.deletedUser;
-  list.prepend(item);
+  if (isUntouched) {
+    item.dataset.untouched = "";
+  }
+  list.insertBefore(item, isUntouched ? firstUntouched() : list.firstElementChild);
   byId("no-conversations").hidden = true;
 }
 
@@ -97,6 +118,7 @@ function showLast(room, message) {
   /** @type {HTMLElement} */ (item.querySelector(".colon")).hidden = false;
   showTime(part(item, "time"), message.timestamp);
   setUnread(item, Number(item.dataset.unread) + (isOwn || message.deleted_at !== null ? 0 : 1));
+  delete item.dataset.untouched;
   if (list.firstElementChild !== item) {
     list.prepend(item);
   }
