@@ -349,6 +349,22 @@ def test_fix_goes_on_after_a_failure_at_the_end_of_a_migration(
     assert run("--fix", "--schema=other", "--schema=spare")[0] == 0
 
 
+def test_each_change_has_a_line_and_all_that_is_missing_is_listed_if_wanted(spare: Tenant, globex: Tenant) -> None:
+    indexes = [f"messaging_message_{name}" for name in ("reply", "changed")]
+    columns = [f"django_tenant_messaging_message.{name}" for name in ("seq", "room_id", "timestamp", "content")]
+    execute(*(f"DROP INDEX spare.{name}" for name in indexes))
+    execute(*(f"ALTER TABLE spare.{column.replace('.', ' ALTER COLUMN ')} DROP NOT NULL" for column in columns))
+    (brief,) = [line for line in run("--schema=spare", "--schema=globex")[1] if line.startswith("spare  ")]
+    assert brief.endswith(" and 1 more")
+    (full,) = [line for line in run("-v2", "--schema=spare", "--schema=globex")[1] if line.startswith("spare  ")]
+    assert "more" not in full
+    assert all(name in full for name in (*indexes, *columns))
+    status, printed, _complaints = run("--fix", "--schema=spare", "--schema=globex")
+    assert status == 0
+    assert len([line for line in printed if line.startswith("spare: ")]) == len(indexes) + len(columns)
+    assert not any(";" in line for line in printed)
+
+
 def test_fix_goes_on_after_a_table_that_cant_be_made_again(spare: Tenant, other: Tenant) -> None:
     mention = "django_tenant_messaging_mention"
     execute(

@@ -170,6 +170,10 @@ class SchemaState(StrEnum):
     """It couldn't be found out. What isn't known to be ready isn't served."""
 
 
+FEW = 5
+"""Of a list of what isn't there, so many are told."""
+
+
 @dataclass(frozen=True, slots=True)
 class Readiness:
     """Whether a schema may be served, and if not, why.
@@ -197,28 +201,36 @@ class Readiness:
 
     @property
     def reason(self) -> str:
-        """What is the case, in English, for logs and terminals."""
-        spared = f"; not required, and not there: {_some(self.tolerated)}" if self.tolerated else ""
-        return self._finding() + spared
+        """What is the case, in English, for logs and terminals: of each list the first five."""
+        return self._told(FEW)
 
-    def _finding(self) -> str:
+    @property
+    def full_reason(self) -> str:
+        """The same with all of each list."""
+        return self._told(None)
+
+    def _told(self, limit: int | None) -> str:
+        spared = f"; not required, and not there: {_some(self.tolerated, limit)}" if self.tolerated else ""
+        return self._finding(limit) + spared
+
+    def _finding(self, limit: int | None) -> str:
         match self.state:
             case SchemaState.OK:
                 return "migrated as far as is required" if self.tolerated else "fully migrated"
             case SchemaState.MISSING:
                 return "the schema does not exist"
             case SchemaState.BEHIND:
-                return f"not applied: {_some(self.missing_migrations)}"
+                return f"not applied: {_some(self.missing_migrations, limit)}"
             case SchemaState.AHEAD:
-                return f"applied but unknown to this code: {_some(self.unknown_migrations)}"
+                return f"applied but unknown to this code: {_some(self.unknown_migrations, limit)}"
             case SchemaState.DRIFTED:
-                return self._drift()
+                return self._drift(limit)
             case SchemaState.ERROR:
                 return self.error
 
-    def _drift(self) -> str:
-        gone = f"recorded as migrated, but not there: {_some(self.missing_relations)}"
-        changed = f"not as the migrations make it: {_some(self.differences, separator='; ')}"
+    def _drift(self, limit: int | None) -> str:
+        gone = f"recorded as migrated, but not there: {_some(self.missing_relations, limit)}"
+        changed = f"not as the migrations make it: {_some(self.differences, limit, '; ')}"
         return "; ".join([gone] * bool(self.missing_relations) + [changed] * bool(self.differences))
 
     @property
@@ -243,6 +255,6 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def _some(names: tuple[str, ...], limit: int = 5, separator: str = ", ") -> str:
-    rest = len(names) - limit
+def _some(names: tuple[str, ...], limit: int | None, separator: str = ", ") -> str:
+    rest = 0 if limit is None else len(names) - limit
     return separator.join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")

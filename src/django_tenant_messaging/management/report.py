@@ -20,10 +20,15 @@ HEADINGS = ("SCHEMA", "STATE", "DETAILS")
 
 
 def table(found: Collection[Readiness], *, with_ready: bool) -> Iterator[str]:
-    """Yield the lines of an aligned table of schemas, those that are plainly ready only if wanted or few."""
+    """Yield the lines of an aligned table of schemas: with those that are plainly ready, and all that the others lack,
+    only if wanted; where schemas are few, those that are ready are always there.
+    """
     is_few = len(found) <= FEW
     shown = [one for one in found if with_ready or is_few or one.state != SchemaState.OK or one.tolerated]
-    rows = [HEADINGS, *((one.schema_name, one.state.value, one.reason) for one in shown)]
+    rows = [
+        HEADINGS,
+        *((one.schema_name, one.state.value, one.full_reason if with_ready else one.reason) for one in shown),
+    ]
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in (0, 1)]
     for name, state, details in cells if shown else ():
@@ -38,15 +43,14 @@ def totals(found: Collection[Readiness]) -> str:
     return f"{len(found)} {what}: {', '.join(parts)}" if parts else f"0 {what}"
 
 
-def change(repair: Repair) -> str:
-    """Say in one line what became of a schema that wasn't ready."""
+def changes(repair: Repair) -> Iterator[str]:
+    """Yield what became of a schema that wasn't ready, a line for each change."""
     parts = [*repair.done]
     if repair.failure:
         parts.append(f"FAILED: {repair.failure}")
-    elif not parts:
-        # Somebody else was quicker.
-        parts.append("ready by now")
-    return printable(f"{repair.readiness.schema_name}: {'; '.join(parts)}")
+    # Where nothing was done, somebody else was quicker.
+    for part in parts or ["ready by now"]:
+        yield printable(f"{repair.readiness.schema_name}: {part}")
 
 
 def remedy(found: Collection[Readiness], *, is_all: bool) -> str:

@@ -134,7 +134,8 @@ def _repair(names: list[str], course: _Course, options: Options, output: OutputW
             course.repairs[name] = repair
             course.found[name] = repair.readiness
             if not options.as_json:
-                output.write(report.change(repair))
+                for line in report.changes(repair):
+                    output.write(line)
                 output.flush()
 
 

@@ -16,8 +16,9 @@ class Command(BaseCommand):
 
     help = (
         "Look at the shared schema and at every tenant's: are all migrations applied, are all tables and columns "
-        "there? With --fix, migrate, create or repair what isn't ready. Exit status: 0 when all are ready, 1 when one "
-        "isn't, 2 when it can't be found out."
+        "there, and are this app's tables as its migrations make them (types, constraints, indexes)? With --fix, "
+        "migrate, create or repair what isn't ready; with -v 2, list all that is missing. Exit status: 0 when all are "
+        "ready, 1 when one isn't, 2 when it can't be found out."
     )
     # It has to tell in a second or two what is wrong, also where the checks find something else; those for the database
     # ask this very question.
