@@ -184,9 +184,9 @@ def test_much_is_read_in_steps_that_each_leave_a_true_position(world: World, mon
     Message.objects.update(is_read=False)
     Notification.objects.update(is_read=False)
     step = reading._step
-    done: list[int] = []
+    done: list[Any] = []
 
-    def step_or_die(*args: Any) -> int:
+    def step_or_die(*args: Any) -> Any:
         if done:
             raise OperationalError("killed")
         done.append(step(*args))
