@@ -593,3 +593,14 @@ def test_the_lock_is_free_after_a_failure(spare: Tenant) -> None:
     with pytest.raises(OperationalError, match="on purpose"), migration_lock("spare"):
         raise OperationalError("on purpose")
     repaired(spare)
+
+
+def test_a_column_that_may_have_been_renamed_is_told(spare: Tenant, globex: Tenant) -> None:
+    fill(spare)
+    execute(f"ALTER TABLE spare.{OURS}message RENAME COLUMN content TO words")
+    assert refused(spare).endswith(
+        "restore schema spare from a backup, or, if it was renamed (to words?), rename it back"
+    )
+    execute(f"ALTER TABLE spare.{OURS}message RENAME COLUMN words TO content")
+    assert repaired(spare).done == ()
+    assert state("globex") is SchemaState.OK

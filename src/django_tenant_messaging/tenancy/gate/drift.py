@@ -14,6 +14,7 @@ from ..context import activated
 from ..database import TENANT_DATABASE, tenant_kinds
 from ..identifiers import stored_column, stored_table, table_in
 from .requirements import migrations_of, requirements_of, state_models
+from .structure import kept_tables
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -57,6 +58,7 @@ def fill_gaps(readiness: Readiness, kind: str) -> list[str]:
     gaps = _gaps_of(readiness, kind)
     _require_described(gaps)
     _require_unreferred(gaps)
+    _require_free_names(gaps)
     connection: Any = connections[TENANT_DATABASE]
     with activated(readiness.schema_name), connection.schema_editor() as editor:
         editor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT}")
@@ -145,6 +147,27 @@ def _require_unreferred(gaps: Gaps) -> None:
                 )
 
 
+def _require_free_names(gaps: Gaps) -> None:
+    """Refuse to make a table whose indexes another one has: it may be the same under another name, with its rows."""
+    for model in gaps.tables:
+        table = stored_table(model)
+        kept = kept_tables().get(table, {"indexes": []})
+        names = [index["name"] for index in kept["indexes"] if index["kind"] != "PRIMARY KEY"]
+        with connections[TENANT_DATABASE].cursor() as cursor:
+            cursor.execute(
+                "SELECT x.relname, t.relname FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid"
+                " JOIN pg_class t ON t.oid = i.indrelid JOIN pg_namespace n ON n.oid = x.relnamespace"
+                " WHERE n.nspname = %s AND x.relname = ANY(%s::name[]) ORDER BY i.indisunique DESC, 1 LIMIT 1",
+                [gaps.schema_name, names],
+            )
+            held = cursor.fetchone()
+        if held:
+            raise RepairRefusedError(
+                f"{table} can't be made again, as {held[1]} holds its index {held[0]}: if {held[1]} is that table under"
+                " another name, rename it back; else rename the index"
+            )
+
+
 def _identity(model: Any) -> str:
     """Name a model: two states of the same migrations have classes of their own."""
     name: str = model._meta.label_lower
@@ -161,7 +184,23 @@ def _require_fillable(gaps: Gaps, editor: Any) -> None:
             continue
         if _has_rows(gaps.schema_name, model):
             why = "identifies its rows" if field.primary_key or name in referred else "has no default and can't be null"
-            raise RepairRefusedError(f"{name} {why}, and its table has rows: {_backup(gaps)}")
+            raise RepairRefusedError(
+                f"{name} {why}, and its table has rows: {_backup(gaps)}{_renaming(gaps.schema_name, model)}"
+            )
+
+
+def _renaming(schema_name: str, model: Any) -> str:
+    """Tell what else may be done where a table has columns that its model doesn't."""
+    with connections[TENANT_DATABASE].cursor() as cursor:
+        cursor.execute(
+            "SELECT string_agg(a.attname, ', ' ORDER BY a.attnum) FROM pg_attribute a"
+            " JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped"
+            " AND a.attname <> ALL (%s::name[])",
+            [schema_name, stored_table(model), [stored_column(field) for field in model._meta.local_concrete_fields]],
+        )
+        (others,) = cursor.fetchone()
+    return f", or, if it was renamed (to {others}?), rename it back" if others else ""
 
 
 def _is_filled(field: Any, editor: Any) -> bool:
