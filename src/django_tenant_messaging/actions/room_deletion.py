@@ -13,7 +13,7 @@ from ..events import MembersChanged, emit_on_commit
 from ..models import ChatRoom, Membership, Mention, Message, MessageRevision, Notification, RoomCounter
 from ..models.memberships import ACTIVE
 from ..selectors import user_ref, username_field
-from ..tenancy import TENANT_DATABASE, current_schema, table_of
+from ..tenancy import TENANT_DATABASE, column_of, current_schema, table_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,8 +98,8 @@ def _delete_empty(room_id: int) -> None:
         if Message.objects.filter(room_id=room_id).order_by("seq").values_list("pk")[:1]:
             return
         with connections[TENANT_DATABASE].cursor() as cursor:
-            for model, column in ((Membership, "room_id"), (RoomCounter, "room_id"), (ChatRoom, "id")):
-                cursor.execute(f"DELETE FROM {table_of(model)} WHERE {column} = %s", [room_id])
+            for model, field in ((Membership, "room"), (RoomCounter, "room"), (ChatRoom, "pk")):
+                cursor.execute(f"DELETE FROM {table_of(model)} WHERE {column_of(model, field)} = %s", [room_id])
 
 
 def _lock_room(room_id: int) -> None:

@@ -17,6 +17,8 @@ from ..identifiers import as_sent, quoted
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from ..identifiers import SQLName
+
 Description = dict[str, Any]
 """A table as ``catalog.DETAILS`` describes it, or as it should be."""
 
@@ -129,6 +131,8 @@ def _besides(expected: Description, found: Description) -> Iterator[tuple[str, s
     """Yield what shows, hides, redirects or refuses rows, each with the statement that undoes it."""
     for parent in found["parents"] or ():
         yield f": inherits from {parent}, which shows its rows", f"ALTER TABLE {{table}} NO INHERIT {parent}"
+    child: SQLName
+    # Composed by PostgreSQL itself.
     for child in found["children"] or ():
         yield f": shows the rows of {child}, which inherits from it", f"ALTER TABLE {child} NO INHERIT {{table}}"
     for rule in found["rules"] or ():
