@@ -131,10 +131,8 @@ def _besides(expected: Description, found: Description) -> Iterator[tuple[str, s
     """Yield what shows, hides, redirects or refuses rows, each with the statement that undoes it."""
     for parent in found["parents"] or ():
         yield f": inherits from {parent}, which shows its rows", f"ALTER TABLE {{table}} NO INHERIT {parent}"
-    child: SQLName
-    # Composed by PostgreSQL itself.
-    for child in found["children"] or ():
-        yield f": shows the rows of {child}, which inherits from it", f"ALTER TABLE {child} NO INHERIT {{table}}"
+    # PostgreSQL itself composed their names.
+    yield from map(_shown, found["children"] or ())
     for rule in found["rules"] or ():
         yield f": rule {rule} rewrites its statements", f"DROP RULE {rule} ON {{table}}"
     if found["is_secured"]:
@@ -146,6 +144,10 @@ def _besides(expected: Description, found: Description) -> Iterator[tuple[str, s
         if name not in expected and column["not_null"] and not is_given:
             text = f".{name}: must not be null and has no default, so that no row can be added"
             yield text, f"ALTER TABLE {{table}} ALTER COLUMN {as_sent(quoted(name))} DROP NOT NULL"
+
+
+def _shown(child: SQLName) -> tuple[str, str]:
+    return f": shows the rows of {child}, which inherits from it", f"ALTER TABLE {child} NO INHERIT {{table}}"
 
 
 def _column_flaws(table: str, expected: Description, found: Description) -> Iterator[Flaw]:
