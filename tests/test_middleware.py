@@ -194,7 +194,7 @@ def test_a_tenant_whose_tables_drifted_is_told_which(client: Client, other: Clie
         text = text_of(response)
         assert "Parts of the database of this site are missing or changed." in text
         assert "State tables missing or changed ( drifted )" in text
-        assert "Missing django_tenant_messaging_userstatus" in text
+        assert "Missing or changed django_tenant_messaging_userstatus" in text
         assert "python manage.py verify_tenant_migrations --fix --schema=acme" in text
         assert other.get(SERVED).status_code == 200
 
@@ -295,6 +295,7 @@ def test_a_problem_document_says_it_to_programs(client: Client, database_url: st
             "state": "behind",
             "reason": f"not applied: {', '.join(OUR_MIGRATIONS)}",
             "missing": list(OUR_MIGRATIONS),
+            "apps": ["django_tenant_messaging"],
             "remedy": "python manage.py migrate_schemas --schema=acme",
         }
 
@@ -327,7 +328,7 @@ def test_french_readers_get_french(client: Client, database_url: str, accept_lan
         text = text_of(response)
         for words in (
             "Temporairement indisponible",
-            "Des parties de la base de données de ce site manquent.",
+            "Des parties de la base de données de ce site manquent ou ont changé.",
             "Réessayer",
             "Pour les administrateurs",
             "État tables ou colonnes absentes ( drifted )",
