@@ -259,10 +259,13 @@ def test_a_renamed_column_is_missing(acme: Tenant, breaking: None) -> None:
     execute(f"ALTER TABLE {MESSAGE} RENAME COLUMN client_id TO other_id")
     found = inspect_schema("acme", "")
     assert found.missing_relations == (f"{OURS}message.client_id",)
-    assert found.differences == (f"{OURS}message: unique constraint messaging_message_client_id missing",)
+    assert found.differences == (
+        f"{OURS}message.other_id: must not be null and has no default, so that no row can be added",
+        f"{OURS}message: unique constraint messaging_message_client_id missing",
+    )
     assert found.reason == (
         f"recorded as migrated, but not there: {OURS}message.client_id;"
-        f" not as the migrations make it: {OURS}message: unique constraint messaging_message_client_id missing"
+        f" not as the migrations make it: {'; '.join(found.differences)}"
     )
 
 
