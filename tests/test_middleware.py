@@ -331,7 +331,7 @@ def test_french_readers_get_french(client: Client, database_url: str, accept_lan
             "Des parties de la base de données de ce site manquent ou ont changé.",
             "Réessayer",
             "Pour les administrateurs",
-            "État tables ou colonnes absentes ( drifted )",
+            "État tables absentes ou modifiées ( drifted )",
             "Exécutez cette commande",
         ):
             assert words in text
