@@ -410,7 +410,8 @@ def test_pages_and_sockets_share_their_limits(
     assert answers(carol, content="hello")[:3] == [404] * 3
     assert answers(alice) == [200] * 4 + [429] * 2
     refused = bob.post(f"{path}name/", {"rename-name": "other"})
-    assert (refused.status_code, refused["Retry-After"]) == (429, "10")
+    assert refused.status_code == 429
+    assert 0 < int(refused["Retry-After"]) <= 10
     assert "That was too much at once" in refused.content.decode()
     with acme.activated():
         assert Message.objects.count() == 5
