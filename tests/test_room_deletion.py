@@ -11,7 +11,7 @@ from django.db import IntegrityError, OperationalError, connection, transaction
 
 from django_tenant_messaging import actions, signals
 from django_tenant_messaging.actions import room_deletion
-from django_tenant_messaging.exceptions import NotFound
+from django_tenant_messaging.exceptions import Invalid, NotFound
 from django_tenant_messaging.models import (
     ChatRoom,
     Membership,
@@ -415,3 +415,13 @@ def test_admin_asks_for_the_permission(acme: Tenant, deleting: tuple[str, dict[s
     client.post(path, {**form, "post": "yes"})
     with acme.activated():
         assert not ChatRoom.objects.filter(pk=ROOM).exists()
+
+
+@pytest.mark.parametrize("room_id", [True, "1", 1.0, None])
+def test_what_is_no_id_deletes_nothing(acme: Tenant, team: None, room_id: Any) -> None:
+    with acme.activated():
+        with pytest.raises(Invalid, match="room_id: must be a whole number"):
+            actions.delete_room(room_id=room_id)
+        assert actions.delete_room(room_id=-1)
+        assert actions.delete_room(room_id=2**63)
+        assert ChatRoom.objects.filter(pk=1).exists()

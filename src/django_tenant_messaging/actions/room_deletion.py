@@ -11,6 +11,7 @@ from django.db.models.functions import Now
 
 from ..events import MembersChanged, emit_on_commit
 from ..models import ChatRoom, Membership, Mention, Message, MessageRevision, Notification, RoomCounter
+from ..models.ids import may_be_id
 from ..models.memberships import ACTIVE
 from ..selectors import user_ref, username_field
 from ..tenancy import TENANT_DATABASE, column_of, current_schema, table_of
@@ -35,8 +36,11 @@ def delete_room(*, room_id: int, seconds: float | None = None) -> bool:
 
     Whatever interrupts it, call it again to go on; several at once, or a room that is gone, are no error. Inside
     another transaction all of it is committed, and told, with that one. ``members_changed`` is sent, Django's
-    ``post_delete`` isn't. Raises ``IntegrityError`` while rows of the host's own tables refer to what is deleted.
+    ``post_delete`` isn't. Raises ``Invalid`` for an id that is no whole number, ``IntegrityError`` while rows of the
+    host's own tables refer to what is deleted.
     """
+    if not may_be_id(room_id, "room_id"):
+        return True
     ends = None if seconds is None else time.monotonic() + seconds
     while _let_members_leave(room_id):
         pass  # somebody may have added others until the first were locked
