@@ -101,7 +101,9 @@ def test_every_view_and_action_of_the_admin_is_listed(acme: Tenant) -> None:
         *views, bare = model_admin.get_urls()
         assert {view.name.removeprefix(f"{APP}_{name}_") for view in views} == ADMIN_VIEWS
         assert bare.name is None
-        assert {action for _function, action, _text in model_admin._get_base_actions()} == ADMIN_ACTIONS[name]
+        # Tuples until Django 6.0.
+        actions = {getattr(action, "name", None) or action[1] for action in model_admin._get_base_actions()}
+        assert actions == ADMIN_ACTIONS[name]
         assert not model_admin.inlines
 
 
