@@ -145,7 +145,7 @@ def test_pages_cost_the_same_for_any_history(world: World, limit: int) -> None:
 @pytest.fixture
 def long(world: World, settings: Any) -> None:
     """Of the room's ten messages all are long but the last; three of the long ones fit into a page."""
-    settings.TENANT_MESSAGING = {"HISTORY_PAGE_BYTES": 3 * (2_000 + 512)}
+    settings.TENANT_MESSAGING = {"HISTORY_PAGE_BYTES": 3 * (2_000 + 600)}
     Message.objects.filter(room_id=TEAM, seq__lt=10).update(content="\U0001f44b" * 500)
 
 

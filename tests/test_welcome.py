@@ -28,7 +28,7 @@ async def test_what_happens_during_the_welcome_waits_for_the_hello(
 
     loop, reached, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
 
-    def slowly(users: list[Any]) -> list[Any]:
+    def slowly(users: list[Any], **_limit: int) -> list[Any]:
         loop.call_soon_threadsafe(reached.set)
         assert go_on.wait(10)
         return [[] for _ in users]

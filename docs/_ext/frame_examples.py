@@ -91,6 +91,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "rooms": [ROOM],
         "rooms_limited": False,
         "online": [ALICE],
+        "online_limited": False,
     },
     "MessageFrame": {"type": "message", "room": 7, "after": 41, "seq": 42, "message": MESSAGE},
     "MembersFrame": {"type": "members", "room": 7, "after": 42, "seq": 43, "joined": [BOB], "left": []},

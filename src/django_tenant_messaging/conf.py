@@ -196,8 +196,8 @@ class MessagingSettings:
     HISTORY_PAGE_LIMIT = Setting(200, at_least(1))
     """Most messages of one page of history."""
     HISTORY_PAGE_BYTES = Setting(262_144, at_least(65_536))
-    """Most bytes of one page of history, of earlier versions, or of what a socket missed: the texts in UTF-8, and 512
-    besides for each. A page ends early, but holds one message at least."""
+    """Most bytes of one page of history, of earlier versions, or of what a socket missed. A page ends early, but holds
+    one message at least. A ``hello`` has three quarters of it for rooms and one for who is online."""
     RESUME_LIMIT = Setting(1_000, at_least(1))
     """Most timeline entries of one room that a resume sends; a client that missed more pages through the history."""
     MAX_FRAME_BYTES = Setting(131_072, at_least(1_024))
@@ -295,7 +295,8 @@ class MessagingSettings:
     """Most sockets of one user in one process; another one is refused with 4429."""
     MAX_ROOMS_PER_SOCKET = Setting(1_000, at_least(1))
     """Most rooms that a socket follows from its start: of a user with more of them, those with the latest activity. As
-    many again may be added by joining and using others."""
+    many again may be added by joining and using others. Where names are long they are fewer: see
+    ``HISTORY_PAGE_BYTES``."""
     MIGRATION_CHECK_TTL = Setting(60.0, seconds(0))
     """Seconds for which a process believes that a schema is ready, unless it migrates it itself or meets a missing
     table: the longest time that passes before it notices what others did to the schema."""

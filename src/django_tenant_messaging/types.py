@@ -111,7 +111,9 @@ class LeftRoom:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A line of the conversation list. ``unread_count`` stops at ``UNREAD_COUNT_LIMIT``."""
+    """A line of the conversation list. ``unread_count`` stops at ``UNREAD_COUNT_LIMIT``, the text of ``last_message``
+    after 201 characters.
+    """
 
     room: RoomPosition
     unread_count: int

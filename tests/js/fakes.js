@@ -132,6 +132,7 @@ export function hello(rooms = [room()]) {
     max_content_length: 10_000,
     rooms,
     online: [],
+    online_limited: false,
   };
 }
 

@@ -18,6 +18,7 @@ from ..exceptions import Forbidden, Invalid, NotFound
 from ..models import ChatRoom, DailyAllowance, Membership, RoomCounter
 from ..models.ids import may_be_id, of_wrong_kind
 from ..models.memberships import ACTIVE
+from ..payloads.sizes import bytes_of_user, in_parts
 from ..selectors import access_membership, user_key_type, user_ref
 from ..tenancy import TENANT_DATABASE, current_schema, table_of
 from .allowances import use_allowance
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from django.contrib.auth.models import AbstractBaseUser
+
+
+MOST_BYTES = 65_536
+"""Bytes of the names of those who come or go at one position of the timeline: all members get them in one frame."""
 
 
 def add_members(actor: AbstractBaseUser, *, room_id: int, users: Collection[AbstractBaseUser]) -> None:
@@ -142,6 +147,11 @@ def _lock_members(actor: AbstractBaseUser, room_id: int, users: Collection[Abstr
 
 
 def _join(room_id: int, newcomers: Collection[AbstractBaseUser], known: dict[Any, Membership]) -> None:
+    for part in in_parts(newcomers, lambda user: bytes_of_user(user_ref(user)), MOST_BYTES):
+        _join_together(room_id, part, known)
+
+
+def _join_together(room_id: int, newcomers: Collection[AbstractBaseUser], known: dict[Any, Membership]) -> None:
     seq = RoomCounter.objects.advance(room_id)
     place: dict[str, Any] = {
         "role": Membership.Role.MEMBER,

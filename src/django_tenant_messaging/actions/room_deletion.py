@@ -13,8 +13,10 @@ from ..events import MembersChanged, emit_on_commit
 from ..models import ChatRoom, Membership, Mention, Message, MessageRevision, Notification, RoomCounter
 from ..models.ids import may_be_id
 from ..models.memberships import ACTIVE
+from ..payloads.sizes import bytes_of_user, in_parts
 from ..selectors import user_ref, username_field
 from ..tenancy import TENANT_DATABASE, column_of, current_schema, table_of
+from .memberships import MOST_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,12 +60,11 @@ def _let_members_leave(room_id: int) -> bool:
         places = Membership.objects.filter(room_id=room_id)
         places.filter(left_by_choice=True).update(left_by_choice=False)
         members = _lock_members(room_id)
-        if members:
+        for part in in_parts(members, lambda key: bytes_of_user(members[key]), MOST_BYTES):
             seq = RoomCounter.objects.advance(room_id)
-            places.filter(pk__in=members).update(
-                left_seq=seq, changed_seq=seq, left_at=Now(), role=Membership.Role.MEMBER
-            )
-            emit_on_commit(MembersChanged(current_schema(), room_id, seq, seq - 1, (), tuple(members.values())))
+            places.filter(pk__in=part).update(left_seq=seq, changed_seq=seq, left_at=Now(), role=Membership.Role.MEMBER)
+            left = tuple(members[key] for key in part)
+            emit_on_commit(MembersChanged(current_schema(), room_id, seq, seq - 1, (), left))
         # After the counter: who writes holds that one until the room's row is looked at, with the commit.
         ChatRoom.objects.set_aside(room_id)
     return bool(members)

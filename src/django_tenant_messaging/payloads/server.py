@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from ..types import MessageData, NotificationData, RevisionData, RoomPosition, UserRef
 
@@ -128,6 +128,7 @@ class HelloFrame(_Payload):
         " come once a frame names it, such as `history`: its `room_added` comes before the reply."
     )
     online: list[UserPayload] = Field(description="Who is online among those who share a room with the user.")
+    online_limited: bool = Field(description="Whether more of those are online than these.")
 
 
 class OkFrame(_Payload):
@@ -359,6 +360,6 @@ ServerFrame = (
 )
 
 
-def user_payloads(users: tuple[UserRef, ...] | list[UserRef]) -> list[UserPayload]:
+def user_payloads(users: Iterable[UserRef]) -> list[UserPayload]:
     """Make the payloads of several users."""
     return [UserPayload.model_validate(user) for user in users]

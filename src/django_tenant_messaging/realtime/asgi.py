@@ -185,7 +185,8 @@ class _Connection:
                 max_content_length=messaging_settings.MAX_CONTENT_LENGTH,
                 rooms=[RoomPayload.of(seat.room) for seat in socket.seats.values()],
                 rooms_limited=socket.rooms_limited,
-                online=user_payloads(online),
+                online=user_payloads(online.users),
+                online_limited=online.is_limited,
             )
         )
         self._hub.welcomed(socket)

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..conf import messaging_settings
 from ..exceptions import MessagingError
-from ..selectors import access_room, online_contacts_of, room_positions, room_positions_of, rooms_among
+from ..payloads.sizes import bytes_of_room, bytes_of_user, fitting
+from ..selectors import (
+    MAX_CONTACTS,
+    access_room,
+    online_contacts_of,
+    room_positions,
+    room_positions_of,
+    rooms_among,
+)
 from ..tenancy import run_in_tenant
 from .batching import Batches
 from .close_codes import CloseCode
@@ -26,20 +34,28 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+class Online(NamedTuple):
+    """Who is online among those that a user shares a room with, and whether there are more than these."""
+
+    users: Sequence[UserRef]
+    is_limited: bool
+
+
 class _Welcome(NamedTuple):
     """What a fresh socket starts with."""
 
     rooms: list[RoomPosition]
     is_limited: bool
     passed_over: set[int]
-    online: list[UserRef]
+    online: Online
 
 
 class Following:
     """Keeps sockets in line with the rooms that their users are in.
 
-    A socket starts with ``MAX_ROOMS_PER_SOCKET`` rooms at most, those with the latest activity. Rooms that its user
-    joins or uses later come on top. At twice as many it is closed for a fresh start, with the latest of that moment.
+    A socket starts with ``MAX_ROOMS_PER_SOCKET`` rooms at most, those with the latest activity, and with no more than
+    its hello has the bytes for. Rooms that its user joins or uses later come on top. At twice as many it is closed for
+    a fresh start, with the latest of that moment.
     """
 
     def __init__(self, hub: Hub) -> None:
@@ -48,7 +64,7 @@ class Following:
         self._refreshing: set[tuple[str, str]] = set()
         self._stale: set[tuple[str, str]] = set()
 
-    async def enter(self, socket: Socket) -> list[UserRef]:
+    async def enter(self, socket: Socket) -> Online:
         """Read a fresh socket's rooms; return who is online among those that its user shares a room with."""
         with self._hub.listening():
             welcome = await self._welcomes.ask(socket.schema_name, socket.user)
@@ -137,14 +153,27 @@ def _read_welcomes(_schema_name: str, users: Sequence[AbstractBaseUser]) -> list
     """Read what fresh sockets of these users start with; two statements, and more for who is in very many rooms."""
     most = messaging_settings.MAX_ROOMS_PER_SOCKET
     rooms_of_each = room_positions_of(users, limit=most + 1)
+    online_of_each = online_contacts_of(users, limit=MAX_CONTACTS + 1)
     welcomes: list[_Welcome] = []
-    for user, found, online in zip(users, rooms_of_each, online_contacts_of(users), strict=True):
-        rooms, passed_over = found, set[int]()
-        is_limited = len(found) > most
+    for user, found, online in zip(users, rooms_of_each, online_of_each, strict=True):
+        rooms, passed_over = _told(found), set[int]()
+        is_limited = len(rooms) < len(found)
         if is_limited:
             # Before the rooms: what is joined in between is among the latest, or is noticed as new.
             passed_over = {room.room_id for room in rooms_among(user, ())}
-            rooms = room_positions(user, limit=most)
+            rooms = _told(room_positions(user, limit=most))
             passed_over.difference_update(room.room_id for room in rooms)
-        welcomes.append(_Welcome(sorted(rooms, key=lambda room: room.room_id), is_limited, passed_over, online))
+        by_id = sorted(rooms, key=lambda room: room.room_id)
+        welcomes.append(_Welcome(by_id, is_limited, passed_over, _told_online(online)))
     return welcomes
+
+
+def _told(rooms: Sequence[RoomPosition]) -> Sequence[RoomPosition]:
+    """Return those rooms that a hello names."""
+    some = rooms[: messaging_settings.MAX_ROOMS_PER_SOCKET]
+    return fitting(some, bytes_of_room, messaging_settings.HISTORY_PAGE_BYTES * 3 // 4)
+
+
+def _told_online(users: Sequence[UserRef]) -> Online:
+    told = fitting(users[:MAX_CONTACTS], bytes_of_user, messaging_settings.HISTORY_PAGE_BYTES // 4)
+    return Online(told, len(told) < len(users))

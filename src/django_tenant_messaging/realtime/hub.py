@@ -29,7 +29,7 @@ from .following import Following
 from .garbage import GarbageKeeper
 from .hints import Hint, from_rows, hint_of
 from .link import LayerLink
-from .outbox import joined
+from .outbox import joined_in_parts
 from .presence import PresenceKeeper
 from .sending import Sends
 from .turns import Turns
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
     from django.contrib.auth.models import AbstractBaseUser
 
-    from ..types import Readiness, RoomPosition, UserRef
+    from ..types import Readiness, RoomPosition
+    from .following import Online
     from .sealing import Message
     from .socket import Socket
 
@@ -179,7 +180,7 @@ class Hub:
 
     # Sockets
 
-    async def join(self, socket: Socket, *, asked_at: float) -> list[UserRef]:
+    async def join(self, socket: Socket, *, asked_at: float) -> Online:
         """Let a socket in: subscribe to what concerns it first, then read where its rooms are. Returns who is online
         among those that its user shares a room with. ``asked_at`` is when the handshake began, by the monotonic clock.
         """
@@ -354,7 +355,8 @@ class Hub:
                 if socket.user_id not in hint.left:
                     texts[socket].append(hint.frame)
         for socket, found in texts.items():
-            socket.offer_ephemeral(joined(found))
+            for text in joined_in_parts(found):
+                socket.offer_ephemeral(text)
 
     def follow(self, schema_name: str, seqs: Mapping[int, int], joins: Iterable[tuple[str, int]]) -> None:
         """Read what this process lacks, given where the database is and who (by id) joined which room of late."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from sys import getsizeof
@@ -262,6 +262,20 @@ def joined(texts: list[str]) -> str:
     if len(texts) == 1:
         return texts[0]
     return f"[{','.join(text[1:-1] if text[0] == '[' else text for text in texts)}]"
+
+
+def joined_in_parts(texts: Iterable[str]) -> Iterator[str]:
+    """Yield several frames as texts of a bounded size, each of one or more of them."""
+    part: list[str] = []
+    characters = 0
+    for text in texts:
+        part.append(text)
+        characters += len(text)
+        if len(part) == JOINED_FRAMES or characters >= JOINED_CHARACTERS:
+            yield joined(part)
+            part, characters = [], 0
+    if part:
+        yield joined(part)
 
 
 class _Begun:

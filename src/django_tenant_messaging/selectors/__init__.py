@@ -7,7 +7,7 @@ from .heads import Heads, read_heads, read_joins
 from .history import room_history
 from .left_rooms import left_rooms
 from .logins import LoginsAsked, read_logins
-from .members import count_members, list_members, mentioned_members, online_contacts_of
+from .members import MAX_CONTACTS, count_members, list_members, mentioned_members, online_contacts_of
 from .messages import message_by_id, messages_by_id
 from .notifications import list_notifications
 from .positions import room_positions, room_positions_of, rooms_among
@@ -17,6 +17,7 @@ from .timeline import Changes, read_changes, read_returns
 from .users import find_users, user_key_type, user_ref, username_field
 
 __all__ = [
+    "MAX_CONTACTS",
     "Changes",
     "Heads",
     "LoginsAsked",

@@ -9,7 +9,7 @@ from ..conf import messaging_settings
 from ..models import Message
 from ..tenancy import TENANT_DATABASE, table_of
 from ..types import Conversation
-from .messages import messages_by_id
+from .messages import previews_by_id
 from .positions import COLUMNS, NEWEST_ACTIVITY, as_other, as_position, of_newest_activity, with_room_and_other
 from .users import user_key_type
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 def list_conversations(user: AbstractBaseUser, *, limit: int = 50) -> list[Conversation]:
     """Return the user's rooms with the newest activity first, each with its unread count and last message.
 
-    Three queries. The cost grows with ``limit`` (at most 200) and the user's number of rooms, not with the history:
-    counting stops at ``UNREAD_COUNT_LIMIT``. A user's own messages are never unread,
-    nor are deleted ones.
+    Of that message's text the first 201 characters are read. Three queries. The cost grows with ``limit`` (at most 200)
+    and the user's number of rooms, not with the history: counting stops at ``UNREAD_COUNT_LIMIT``. A user's own
+    messages are never unread, nor are deleted ones.
     """
     values = {"user": user.pk, "limit": min(limit, 200), "most": messaging_settings.UNREAD_COUNT_LIMIT}
     with connections[TENANT_DATABASE].cursor() as cursor:
         cursor.execute(_conversations(), values)
         rows = cursor.fetchall()
-    messages = messages_by_id([last_id for last_id, *_rest in rows if last_id is not None])
+    messages = previews_by_id([last_id for last_id, *_rest in rows if last_id is not None])
     return [
         Conversation(
             room=as_position(row),

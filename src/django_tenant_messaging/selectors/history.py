@@ -6,13 +6,17 @@ from ..conf import messaging_settings
 from ..exceptions import Invalid
 from ..models import Message
 from ..models.ids import whole_number
+from ..payloads.sizes import bytes_of_message, fitting
 from ..types import HistoryPage, MessageData
 from .messages import load_messages
 from .pages import extent_of_page
 from .rooms import access_room
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from django.contrib.auth.models import AbstractBaseUser
+    from django.db.models import QuerySet
 
 
 def room_history(
@@ -45,17 +49,14 @@ def room_history(
     visible = Message.objects.filter(room_id=room_id, seq__gt=room.visible_after_seq, seq__lte=room.seq)
 
     most_bytes = messaging_settings.HISTORY_PAGE_BYTES
-    # Each page names its number besides its end: the planner takes a part of a long room for more than it is.
 
-    def older(seq: int, count: int, most_bytes: int = most_bytes) -> tuple[list[MessageData], bool]:
+    def older(seq: int, count: int, most_bytes: int = most_bytes) -> tuple[Sequence[MessageData], bool]:
         rows = visible.filter(seq__lt=seq).order_by("-seq")
-        first, is_cut = extent_of_page(rows, "seq", limit=count, most_bytes=most_bytes)
-        return [] if first is None else load_messages(rows.filter(seq__gte=first)[:count])[::-1], is_cut
+        page, is_cut = _page(rows, "seq__gte", count, most_bytes)
+        return page[::-1], is_cut
 
-    def newer(seq: int, count: int, most_bytes: int = most_bytes) -> tuple[list[MessageData], bool]:
-        rows = visible.filter(seq__gt=seq).order_by("seq")
-        last, is_cut = extent_of_page(rows, "seq", limit=count, most_bytes=most_bytes)
-        return [] if last is None else load_messages(rows.filter(seq__lte=last)[:count]), is_cut
+    def newer(seq: int, count: int, most_bytes: int = most_bytes) -> tuple[Sequence[MessageData], bool]:
+        return _page(visible.filter(seq__gt=seq).order_by("seq"), "seq__lte", count, most_bytes)
 
     if after is not None:
         messages, has_after = newer(after, limit)
@@ -67,3 +68,18 @@ def room_history(
         return HistoryPage(room, (*earlier, *later), has_before=has_before, has_after=has_after)
     messages, has_before = older(room.seq + 1 if before is None else before, limit)
     return HistoryPage(room, tuple(messages), has_before, has_after=before is not None and before <= room.seq)
+
+
+def _page(rows: QuerySet[Message], up_to: str, count: int, most_bytes: int) -> tuple[Sequence[MessageData], bool]:
+    """Return the first messages of a query as far as they fit, and whether there are more. ``up_to`` is the look-up
+    that says where the page ends.
+
+    The texts are measured before they are read; the names, which the database keeps elsewhere, when they are there.
+    """
+    last, is_cut = extent_of_page(rows, "seq", limit=count, most_bytes=most_bytes)
+    if last is None:
+        return [], is_cut
+    # The page's number besides its end: the planner takes a part of a long room for more than it is.
+    found = load_messages(rows.filter(**{up_to: last})[:count])
+    page = fitting(found, bytes_of_message, most_bytes)
+    return page, is_cut or len(page) < len(found)

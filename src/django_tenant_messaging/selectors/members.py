@@ -93,15 +93,15 @@ ORDER BY u.{key}
 """
 
 
-def online_contacts_of(users: Sequence[AbstractBaseUser]) -> list[list[UserRef]]:
-    """Return for each user who is online among those that share a quiet room with them, at most 1,000; one query.
+def online_contacts_of(users: Sequence[AbstractBaseUser], *, limit: int = MAX_CONTACTS) -> list[list[UserRef]]:
+    """Return for each user who is online among those that share a quiet room with them, ``limit`` at most; one query.
 
     Of a room with more than ``EPHEMERAL_ROOM_LIMIT`` members nobody is told who comes and goes, nor who is there.
     """
     found: list[list[UserRef]] = [[] for _ in users]
     values: dict[str, Any] = {
         "users": [user.pk for user in users],
-        "most": MAX_CONTACTS,
+        "most": limit,
         "quiet": messaging_settings.EPHEMERAL_ROOM_LIMIT,
     }
     with connections[TENANT_DATABASE].cursor() as cursor:

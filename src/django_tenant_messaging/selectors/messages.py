@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth import get_user_model
 from django.db import connections
+from django.db.models.functions import Left
 
 from ..models import Mention, Message
 from ..tenancy import TENANT_DATABASE, column_of, table_of
@@ -20,26 +21,35 @@ if TYPE_CHECKING:
     from django.db.models import QuerySet
 
 
+PREVIEW_CHARACTERS = 201
+"""Of a text in a list of conversations: one more than the page shows, so that it shows that there are more."""
+
+
 def load_messages(queryset: QuerySet[Message]) -> list[MessageData]:
     """Return the messages of a query as values, in its order; two queries, one when it is empty."""
+    return _as_values(list(_with_relations(queryset, "content")))
+
+
+def _with_relations(queryset: QuerySet[Message], *others: str) -> QuerySet[Message]:
+    """Let a query read what a message is shown with, and those other columns."""
     name = username_field()
-    rows = list(
-        queryset.select_related("room", "sender", "receiver", "reply_to").only(
-            *(
-                "room__kind",
-                "seq",
-                "changed_seq",
-                "content",
-                "timestamp",
-                "edited_at",
-                "deleted_at",
-                "is_read",
-                "client_id",
-                "reply_to__seq",
-            ),
-            *(f"sender__{name}", f"receiver__{name}"),
-        )
+    return queryset.select_related("room", "sender", "receiver", "reply_to").only(
+        *others,
+        "room__kind",
+        "seq",
+        "changed_seq",
+        "timestamp",
+        "edited_at",
+        "deleted_at",
+        "is_read",
+        "client_id",
+        "reply_to__seq",
+        f"sender__{name}",
+        f"receiver__{name}",
     )
+
+
+def _as_values(rows: Collection[Message]) -> list[MessageData]:
     mentions = _mentions(row.pk for row in rows)
     return [as_data(row, mentions[row.pk]) for row in rows]
 
@@ -101,3 +111,16 @@ def messages_by_id(message_ids: Collection[int]) -> dict[int, MessageData]:
     if not message_ids:
         return {}
     return {message.id: message for message in load_messages(Message.objects.filter(pk__in=message_ids))}
+
+
+def previews_by_id(message_ids: Collection[int]) -> dict[int, MessageData]:
+    """Return messages by their ids, each with the first ``PREVIEW_CHARACTERS`` of its text; two queries, none for no
+    ids. No right is checked.
+    """
+    if not message_ids:
+        return {}
+    found: Any = Message.objects.filter(pk__in=message_ids).annotate(preview=Left("content", PREVIEW_CHARACTERS))
+    rows: list[Any] = list(_with_relations(found))
+    for row in rows:
+        row.content = row.preview
+    return {message.id: message for message in _as_values(rows)}

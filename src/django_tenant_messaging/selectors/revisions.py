@@ -6,6 +6,7 @@ from ..conf import messaging_settings
 from ..exceptions import Invalid, NotFound
 from ..models import Message, MessageRevision
 from ..models.ids import may_be_id, whole_number
+from ..payloads.sizes import bytes_of_revision, fitting
 from ..types import RevisionData, RevisionPage
 from .pages import extent_of_page
 from .rooms import access_room
@@ -40,9 +41,10 @@ def list_revisions(
     rows = rows.order_by("-pk")
     most_bytes = messaging_settings.HISTORY_PAGE_BYTES
     first, is_cut = extent_of_page(rows, "pk", limit=limit, most_bytes=most_bytes)
-    found = [] if first is None else rows.filter(pk__gte=first)[::-1]
+    found = [] if first is None else rows.filter(pk__gte=first)
     revisions = [RevisionData(row.pk, row.content, row.written_at, row.replaced_at) for row in found]
-    return RevisionPage(tuple(revisions), has_before=is_cut)
+    page = fitting(revisions, bytes_of_revision, most_bytes)
+    return RevisionPage(tuple(page[::-1]), has_before=is_cut or len(page) < len(revisions))
 
 
 def _is_visible(message_id: int, room: RoomPosition) -> bool:

@@ -20,13 +20,17 @@ export class Members {
       const isOpen = byId("room").classList.toggle("shows-members");
       toggle.setAttribute("aria-expanded", String(isOpen));
     });
-    this.listen(client, "hello", ({ online }) => {
+    this.listen(client, "hello", ({ online, online_limited: isLimited }) => {
       if (!members.tellsPresence) {
         return;
       }
       const ids = new Set([me.id, ...online.map((/** @type {UserRef} */ user) => user.id)]);
       for (const item of this.items()) {
-        this.setOnline(item, ids.has(item.dataset.user ?? ""));
+        const isOnline = ids.has(item.dataset.user ?? "");
+        // Of the others it isn't told then; the page knew when it was made.
+        if (isOnline || !isLimited) {
+          this.setOnline(item, isOnline);
+        }
       }
     });
     this.listen(client, "presence", ({ user, is_online: isOnline }) => {
