@@ -267,7 +267,7 @@ class MessagingSettings:
     TRUSTED_PROXIES: Setting[list[str] | tuple[str, ...]] = Setting((), NETWORKS)
     """Addresses and networks of the proxies in front of the server. From them alone the client's address is taken out
     of ``X-Forwarded-For``: the last one in it that isn't a proxy's. Leave it empty where the ASGI server does that,
-    such as uvicorn with ``--forwarded-allow-ips``."""
+    such as uvicorn with ``--forwarded-allow-ips``; given ``*`` there, uvicorn takes whatever the client wrote."""
     RATE_LIMIT_BYTES: Setting[tuple[float, float] | None] = Setting((131_072, 1_048_576), RATE_LIMIT)
     """Bytes of one user's frames above 1 KiB, over all sockets. What is too much isn't refused: it waits unread."""
     RATE_LIMIT_SOCKET: Setting[tuple[float, float] | None] = Setting((50, 100), RATE_LIMIT)

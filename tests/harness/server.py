@@ -62,9 +62,7 @@ class Server(Sites):
     def start(self) -> None:
         """Start the server and return when it accepts connections."""
         path = python_path(ROOT, ROOT / "example_project")
-        command = [*self._prefix, sys.executable, "-m", "uvicorn", self._application]
-        command += ["--host", self.address, "--port", str(self.port), *self._arguments]
-        command += ["--timeout-graceful-shutdown", "2", "--no-access-log"]
+        command = [*self._prefix, sys.executable, "-m", *self._command()]
         with self.log.open("ab") as output:
             self._process = spawn(command, env={**os.environ, "PYTHONPATH": path, **self._env}, output=output)
         deadline = time.monotonic() + START_SECONDS
@@ -73,6 +71,11 @@ class Server(Sites):
                 self.stop()
                 raise AssertionError(f"the server doesn't start:\n{self.log.read_text()}")
             time.sleep(0.05)
+
+    def _command(self) -> list[str]:
+        """The module that serves, and its arguments."""
+        listen = ["--host", self.address, "--port", str(self.port), *self._arguments]
+        return ["uvicorn", self._application, *listen, "--timeout-graceful-shutdown", "2", "--no-access-log"]
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End the server by the given signal."""
@@ -88,3 +91,10 @@ class Server(Sites):
         with contextlib.suppress(OSError), socket.create_connection((self.address, self.port), 1):
             return True
         return False
+
+
+class Daphne(Server):
+    """The same under daphne."""
+
+    def _command(self) -> list[str]:
+        return ["daphne", "-b", self.address, "-p", str(self.port), self._application]
