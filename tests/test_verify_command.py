@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 from django.core.management import call_command
-from django.db import connection
+from django.db import connection, transaction
 
 from django_tenant_messaging.exceptions import Unavailable
-from django_tenant_messaging.management import fixing, verification
+from django_tenant_messaging.management import fixing, looking, verification
 from django_tenant_messaging.models import Message
-from django_tenant_messaging.tenancy.gate import inspect_schema, inspection, verdicts
+from django_tenant_messaging.tenancy.gate import inspect_schema, inspect_schemas, inspection, schema_kinds, verdicts
 from django_tenant_messaging.tenancy.gate.migrating import migration_lock
 from django_tenant_messaging.types import SchemaState
 from example.services.process import python_path
 from tests.harness.breaking import STATUS_TABLE, locked_table, without_table
 from tests.harness.commands import Terminal, run_command
-from tests.harness.queries import queries
+from tests.harness.queries import exactly, queries
 from tests.harness.spare import OwnMigrations, execute, spare_tenant, tables, waiting_migrators
 
 run = partial(run_command, "verify_tenant_migrations")
@@ -282,7 +282,7 @@ def test_without_a_database_there_is_one_line(acme: Tenant, monkeypatch: pytest.
     def fail(_kinds: Any) -> Any:
         raise Unavailable("The database did not answer: gone\nand more")
 
-    monkeypatch.setattr(verification, "inspect_schemas", fail)
+    monkeypatch.setattr(looking, "inspect_schemas", fail)
     assert run() == (2, [], ["The schemas can't be verified: The database did not answer: gone"])
 
 
@@ -658,3 +658,17 @@ def test_a_chosen_tenant_is_not_ready_while_the_shared_schema_is_not(spare: Tena
         assert "--schema=public" in complaints[0]
         assert complaints[-1] == "Not ready: the shared schema."
     assert run("--schema", "spare")[0] == 0
+
+
+def test_many_are_looked_at_over_two_connections(spare: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In their order, and what the one that asks hasn't committed yet is seen nevertheless."""
+    monkeypatch.setattr(looking, "FEW", 2)
+    expected = list(inspect_schemas(schema_kinds()))
+    kinds = schema_kinds()
+    with exactly(0):
+        assert list(looking.look_at(kinds)) == expected
+    with transaction.atomic():
+        drift(spare)
+        found = {one.schema_name: one.state for one in looking.look_at(schema_kinds())}
+        transaction.set_rollback(True)
+    assert found["spare"] is SchemaState.DRIFTED

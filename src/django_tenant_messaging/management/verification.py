@@ -17,6 +17,7 @@ from ..tenancy.gate.verdicts import is_undefined
 from ..types import Readiness, SchemaState, printable
 from . import report
 from .fixing import repair_in_processes, repair_one_by_one
+from .looking import look_at
 from .progress import Progress
 from .worker import keep_records_off_the_terminal
 
@@ -74,6 +75,7 @@ def verify(options: Options, output: OutputWrapper, errors: OutputWrapper) -> No
         _look(course, options, errors)
         if options.fix:
             _fix(course, options, output, errors)
+        _leave_out_deleted(course)
     except KeyboardInterrupt:
         _give_up(course, options, output, "Interrupted. What was done is kept; the command can be run again.")
     except (Unavailable, Error) as error:
@@ -104,7 +106,7 @@ def _list(course: _Course, options: Options) -> None:
 def _look(course: _Course, options: Options, errors: OutputWrapper) -> None:
     progress = Progress(errors, "Schemas looked at", len(course.kinds))
     kinds = {name: kind for name, kind in course.kinds.items() if name not in course.found}
-    for readiness in progress.over(inspect_schemas(kinds)):
+    for readiness in progress.over(look_at(kinds)):
         course.found[readiness.schema_name] = readiness
         if options.fail_fast and not options.fix and not readiness.is_ready:
             return
@@ -123,6 +125,17 @@ def _fix(course: _Course, options: Options, output: OutputWrapper, errors: Outpu
         _look(course, options, errors)
     tenants = [name for name, found in course.found.items() if not found.is_ready and name != public]
     _repair(tenants, course, options, output, errors)
+
+
+def _leave_out_deleted(course: _Course) -> None:
+    """Forget tenants that were deleted since they were listed: nobody needs their schemas any longer."""
+    absent = [name for name, found in course.found.items() if found.state is SchemaState.MISSING]
+    if absent and course.tenants_are_listed:
+        kept = schema_kinds(absent)
+        for name in absent:
+            if name not in kept:
+                del course.kinds[name], course.found[name]
+                course.repairs.pop(name, None)
 
 
 def _repair(names: list[str], course: _Course, options: Options, output: OutputWrapper, errors: OutputWrapper) -> None:

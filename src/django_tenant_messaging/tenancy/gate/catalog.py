@@ -21,33 +21,38 @@ FILLED = """EXISTS (
     WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgtype & 7 = 7 AND t.tgenabled IN ('O', 'A'))"""
 """Whether a trigger comes before each row's insertion, and so may give it what nobody else does."""
 
-DIGESTED = f"""
+DIGESTED = """
 digested AS MATERIALIZED (
     SELECT n.nspname, n.oid AS schema, l.tab, c.oid, pg_catalog.hashtextextended(concat_ws('/', l.tab, c.relkind,
-        c.relpersistence, c.relrowsecurity, c.relforcerowsecurity, 'of', {PARENTS}, 'to', {CHILDREN}, 'by', {RULES},
-        {FILLED}, (
-            SELECT string_agg(concat_ws(' ', a.attname, a.atttypid, a.atttypmod, a.attnotnull, a.attidentity,
-                a.attgenerated, a.attcollation, CASE WHEN a.atthasdef THEN (
-                    SELECT adbin::text FROM pg_catalog.pg_attrdef WHERE adrelid = a.attrelid AND adnum = a.attnum) END),
-                ',' ORDER BY a.attnum)
+        c.relpersistence, c.relrowsecurity, c.relforcerowsecurity,
+        'of', CASE WHEN NOT c.relispartition THEN ARRAY(
+            SELECT inhparent FROM pg_catalog.pg_inherits WHERE inhrelid = c.oid ORDER BY 1) END,
+        'to', CASE WHEN c.relhassubclass THEN ARRAY(
+            SELECT inhrelid FROM pg_catalog.pg_inherits WHERE inhparent = c.oid ORDER BY 1) END,
+        'by', CASE WHEN c.relhasrules THEN ARRAY(
+            SELECT oid FROM pg_catalog.pg_rewrite WHERE ev_class = c.oid AND ev_enabled IN ('O', 'A') ORDER BY 1) END,
+        -- Counted, as the planner takes EXISTS for a reason to read all triggers of the database.
+        (SELECT count(*) FROM pg_catalog.pg_trigger t
+            WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgtype & 7 = 7 AND t.tgenabled IN ('O', 'A')), (
+            SELECT sum(pg_catalog.hashtextextended(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypmod,
+                a.attnotnull, a.attidentity, a.attgenerated, a.attcollation, CASE WHEN a.atthasdef THEN (
+                    SELECT adbin::text FROM pg_catalog.pg_attrdef WHERE adrelid = a.attrelid AND adnum = a.attnum) END
+                ), 0))
             FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), (
-            SELECT string_agg(part, ',' ORDER BY part COLLATE "C") FROM (
-                SELECT concat_ws(' ', i.indisunique, i.indisprimary, i.indimmediate, i.indisvalid, i.indisready,
-                    i.indislive, i.indnullsnotdistinct, i.indkey, i.indnkeyatts, i.indclass, i.indoption,
-                    i.indcollation, i.indexprs, i.indpred)
-                FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid OFFSET 0) parts(part)), (
-            SELECT string_agg(part, ',' ORDER BY part COLLATE "C") FROM (
-                SELECT concat_ws(' ', k.contype, k.conkey, k.confkey, k.confupdtype, k.confdeltype, k.confmatchtype,
-                    k.condeferrable, k.condeferred, k.convalidated, k.conbin, CASE WHEN k.contype = 'f' THEN (
-                        SELECT concat_ws('.', f.relname, nullif(f.relnamespace, n.oid))
-                        FROM pg_catalog.pg_class f WHERE f.oid = k.confrelid) || ' ' || (
-                        SELECT count(*) FROM pg_catalog.pg_trigger t
-                        WHERE t.tgconstraint = k.oid AND t.tgenabled NOT IN ('O', 'A')) END)
-                -- PostgreSQL 18 has constraints for NOT NULL too; valid ones say no more than the columns.
-                FROM pg_catalog.pg_constraint k
-                WHERE k.conrelid = c.oid AND (k.contype IN ('f', 'c', 'p', 'u') OR NOT k.convalidated)
-                -- Else each part is worked out twice: to be sorted, and to be put together.
-                OFFSET 0) parts(part))
+            SELECT sum(pg_catalog.hashtextextended(concat_ws(' ', i.indisunique, i.indisprimary, i.indimmediate,
+                i.indisvalid, i.indisready, i.indislive, i.indnullsnotdistinct, i.indkey, i.indnkeyatts, i.indclass,
+                i.indoption, i.indcollation, i.indexprs, i.indpred), 0))
+            FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid), (
+            SELECT sum(pg_catalog.hashtextextended(concat_ws(' ', k.contype, k.conkey, k.confkey, k.confupdtype,
+                k.confdeltype, k.confmatchtype, k.condeferrable, k.condeferred, k.convalidated, k.conbin,
+                CASE WHEN k.contype = 'f' THEN (
+                    SELECT concat_ws('.', f.relname, nullif(f.relnamespace, n.oid))
+                    FROM pg_catalog.pg_class f WHERE f.oid = k.confrelid) || ' ' || (
+                    SELECT count(*) FROM pg_catalog.pg_trigger t
+                    WHERE t.tgconstraint = k.oid AND t.tgenabled NOT IN ('O', 'A')) END), 0))
+            -- PostgreSQL 18 has constraints for NOT NULL too; valid ones say no more than the columns.
+            FROM pg_catalog.pg_constraint k
+            WHERE k.conrelid = c.oid AND (k.contype IN ('f', 'c', 'p', 'u') OR NOT k.convalidated))
         ), 0) AS digest
     FROM looked_at l
     JOIN pg_catalog.pg_namespace n ON n.nspname = l.name

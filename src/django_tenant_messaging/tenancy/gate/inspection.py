@@ -54,7 +54,7 @@ JOIN pg_catalog.pg_class c ON c.oid = l.relation AND (
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = ANY({names})
 WHERE l.mode = 'AccessExclusiveLock'
 """
-RECORDED = """SELECT {name}::text, (SELECT json_agg(json_build_array(app, name))::text FROM {table})"""
+RECORDED = "SELECT {name}, app, name FROM {table}"
 ABSENT = """
 SELECT r.name, r.migrations, (
     SELECT array_agg(absent.name)
@@ -87,7 +87,10 @@ STATEMENT = """
 WITH required(tab, cols) AS MATERIALIZED (
          SELECT tab::name, array_agg(col::name)
          FROM unnest({tables}::text[], {columns}::text[]) given(tab, col) GROUP BY tab),
-     recorded(name, migrations) AS MATERIALIZED ({recorded}),
+     recorded(name, migrations) AS MATERIALIZED (
+         SELECT tenant, json_agg(json_build_array(app, name)) FILTER (WHERE app IS NOT NULL)::text
+         FROM unnest({names}::text[]) tenant LEFT JOIN ({recorded}) record(owner, app, name) ON owner = tenant
+         GROUP BY tenant),
      {structure}
 {absent}
 """
@@ -170,10 +173,11 @@ def _inspect_readable(names: list[str], requirements: Requirements) -> dict[str,
     try:
         rows = {row[0]: row for row in _read(names, requirements)}
     except DatabaseError as error:
+        found = _gone(names) if isinstance(error, ProgrammingError) else {}
         held = _held(names) if isinstance(error.__cause__, errors.LockNotAvailable) else set[str]()
-        found = {name: _failure(name, error) for name in names if name in held or len(names) == 1}
+        found |= {name: _failure(name, error) for name in names if name in held or (len(names) == 1 and not found)}
         rest = [name for name in names if name not in found]
-        # Without those that are locked, which would cost the full patience each, it may well do.
+        # Without those that are gone, or locked, which would cost the full patience each, it may well do.
         middle = 0 if found else len(rest) // 2
         return found | _inspect_readable(rest[:middle], requirements) | _inspect_readable(rest[middle:], requirements)
     return {
@@ -183,6 +187,12 @@ def _inspect_readable(names: list[str], requirements: Requirements) -> dict[str,
     }
 
 
+def _gone(names: list[str]) -> dict[str, Readiness]:
+    """Return those schemas that aren't there any longer."""
+    there = {name for name, _has_record in _fetch(sql.SQL(CATALOG).format(names=sql.Literal(names)))}
+    return {name: Readiness(name, SchemaState.MISSING) for name in names if name not in there}
+
+
 def _held(names: list[str]) -> set[str]:
     """Return the schemas that somebody holds exclusively, or waits to: the record of migrations or a table of ours."""
     return {
@@ -190,7 +200,7 @@ def _held(names: list[str]) -> set[str]:
     }
 
 
-def _read(names: Iterable[str], requirements: Requirements) -> list[Row]:
+def _read(names: list[str], requirements: Requirements) -> list[Row]:
     recorded = sql.SQL(" UNION ALL ").join(
         sql.SQL(RECORDED).format(name=sql.Literal(name), table=sql.Identifier(name, "django_migrations"))
         for name in names
@@ -201,6 +211,7 @@ def _read(names: Iterable[str], requirements: Requirements) -> list[Row]:
     statement = sql.SQL(STATEMENT).format(
         tables=sql.Literal([table for table, _column in columns]),
         columns=sql.Literal([column for _table, column in columns]),
+        names=sql.Literal(names),
         recorded=recorded,
         structure=sql.SQL(STRUCTURE if structure else NO_STRUCTURE).format(ours=sql.Literal(ours)),
         absent=sql.SQL(ABSENT),
