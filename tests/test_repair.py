@@ -194,7 +194,7 @@ def test_a_creation_that_was_killed_half_way_is_finished(tenants: Any) -> None:
 
 def test_a_schema_without_a_tenant_is_told(tenants: Any) -> None:
     failure = repair_schema("nobodys", "").failure
-    assert "Customer matching query does not exist" in failure
+    assert failure == "no tenant has this schema any longer"
 
 
 # Drifted

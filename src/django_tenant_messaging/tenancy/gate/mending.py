@@ -79,6 +79,9 @@ class _Mender:
     def mend(self, flaw: Flaw) -> None:
         """Mend one thing, as the table is by now."""
         described, user_type = self._described()
+        if flaw.table not in described:
+            # Dropped meanwhile, which the next look tells.
+            return
         found, wanted = described[flaw.table], self.structure.expected(flaw.table, user_type)
         if flaw not in self.structure.flaws(found, user_type):
             return

@@ -143,7 +143,10 @@ STEPS: dict[SchemaState, Callable[[Readiness, str, list[str]], None]] = {
 
 
 def _tenant(schema_name: str) -> TenantMixin:
-    return get_tenant_model().objects.using(TENANT_DATABASE).get(schema_name=schema_name)
+    tenant = get_tenant_model().objects.using(TENANT_DATABASE).filter(schema_name=schema_name).first()
+    if tenant is None:
+        raise RepairRefusedError("no tenant has this schema any longer")
+    return tenant
 
 
 def _applied(before: Readiness, after: Readiness) -> list[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections, transaction
+from django.db import DatabaseError, connections, transaction
 
 from ..database import TENANT_DATABASE
 from ..identifiers import as_sent, quoted
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 BUILD_TIMEOUT = 600_000
 """Milliseconds that the building of an index waits for transactions that were there before. Nobody waits behind it."""
+CLIENT_CHECK = 1_000
+"""Milliseconds after which PostgreSQL notices during such a statement that the process that asked for it is gone."""
 REWRITE_LIMIT = 64 * 1024 * 1024
 """Bytes of a table that may be written anew, while nobody can use it."""
 
@@ -64,15 +66,19 @@ class Work:
             cursor.execute(statement, [])
 
     def concurrently(self, statement: str) -> None:
-        """Run a statement that can't be part of a transaction."""
+        """Run a statement that can't be part of a transaction. It ends with this process, however that ends."""
         with connections[TENANT_DATABASE].cursor() as cursor:
             cursor.execute("SET statement_timeout = 0")
             cursor.execute(f"SET lock_timeout = {BUILD_TIMEOUT}")
+            # A server on Windows can't: what nobody waits for any longer goes on there to its end.
+            with suppress(DatabaseError):
+                cursor.execute(f"SET client_connection_check_interval = {CLIENT_CHECK}")
             try:
                 cursor.execute(statement, [])
             finally:
                 cursor.execute("RESET statement_timeout")
                 cursor.execute("RESET lock_timeout")
+                cursor.execute("RESET client_connection_check_interval")
 
 
 def as_literal(name: str) -> str:
