@@ -229,6 +229,7 @@ NOT_POSITIONS: tuple[Any, ...] = (-1, 2**63, 2**70, True, "1", 1.0, [0])
 NOT_TEXTS: tuple[Any, ...] = (None, 7, True, ["text"], {"text": "text"})
 NOT_OBJECTS: tuple[Any, ...] = (None, 1, "1", [])
 NOT_FLAGS: tuple[Any, ...] = (None, 0, 1, "true", [])
+MISSPELT = (f" {UUID}", f"{UUID}\n", UUID.replace("-", "_"), "\uff10" + UUID[1:], "\u0661" + UUID[1:])
 LIMIT = 10_000
 
 OF_A_ROOM = [kind for kind in VALID if "room" in VALID[kind]]
@@ -251,7 +252,7 @@ WRONG_FIELDS = [
     *(wrong("invalid", "send", "content", content=text) for text in ("\ud800", "a\udfffb", "\udc00\ud800")),
     *(
         wrong("invalid", "send", "client_id", client_id=value)
-        for value in (None, "", "x", UUID[:-1], UUID + "0", "\ud800", 7, True, [UUID], "\x00" * 36)
+        for value in (None, "", "x", UUID[:-1], UUID + "0", "\ud800", 7, True, [UUID], "\x00" * 36, *MISSPELT)
     ),
     *(wrong("invalid", "send", "reply_to", reply_to=value) for value in NOT_IDS if value is not None),
     *(wrong("invalid", kind, "message_id", message_id=value) for kind in OF_A_MESSAGE for value in NOT_IDS),
@@ -339,8 +340,9 @@ async def test_a_client_id_means_one_message_for_ever(world: World, peers: Peers
     assert (first["type"], first["duplicate"]) == ("ok", False)
     after_first = await run_in_tenant("acme", stored, world.acme)
 
-    again = await alice.post(MINE, "once", client_id=UUID.upper())
-    assert (again["message"], again["duplicate"]) == (first["message"], True)
+    for spelling in (UUID.upper(), UUID.replace("-", ""), f"{{{UUID}}}", f"urn:uuid:{UUID}"):
+        again = await alice.post(MINE, "once", client_id=spelling)
+        assert (again["message"], again["duplicate"]) == (first["message"], True)
     for room, fields in ((MINE, {"content": "twice"}), (3, {}), (MINE, {"reply_to": 1})):
         reply = await alice.ask("send", room=room, client_id=UUID, **{"content": "once", **fields})
         assert reply["code"] == "conflict", fields

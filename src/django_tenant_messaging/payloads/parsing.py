@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import chain
 from typing import Any, NoReturn, get_args
 
 from pydantic import TypeAdapter, ValidationError
@@ -22,7 +23,7 @@ MAX_DIGITS = 20 * MAX_POSITIONS + SHORT
 """Most digits of a frame's numbers together: what a resume may have."""
 _ONLY_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _TOO_LONG = b"0" * (SHORT + 1)
-_CONTAINERS = (dict, list)
+_CONTAINERS = frozenset({dict, list})
 KEY_TWICE = "an object has a key twice"
 
 _FRAMES: dict[str, type[ClientFrame]] = {
@@ -122,16 +123,14 @@ _SHORT_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_
 def _extent(value: Any) -> tuple[int, int]:
     """Return the levels of objects and arrays, and the keys of all objects."""
     depth = keys = 0
-    level = [value] if isinstance(value, _CONTAINERS) else []
+    level = [value] if type(value) in _CONTAINERS else []
     while level:
         depth += 1
-        keys += sum(len(parent) for parent in level if isinstance(parent, dict))
-        level = [
-            child
-            for parent in level
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, _CONTAINERS)
-        ]
+        objects = [parent for parent in level if type(parent) is dict]
+        keys += sum(map(len, objects))
+        arrays = [parent for parent in level if type(parent) is list]
+        children = chain.from_iterable((*map(dict.values, objects), *arrays))
+        level = [child for child in children if type(child) in _CONTAINERS]
     return depth, keys
 
 

@@ -181,9 +181,9 @@ def _status(socket: Socket, room_id: int, position: Position) -> ResumeStatus:
         return ResumeStatus(status="unfollowed" if socket.rooms_limited else "gone", seq=0)
     room = seat.room
     head = max(room.seq, seat.feed.head or 0)
-    if position.epoch != room.epoch or position.seq > head:
+    if position["epoch"] != room.epoch or position["seq"] > head:
         return ResumeStatus(status="reset", seq=room.seq)
-    start = max(position.seq, room.visible_after_seq)
+    start = max(position["seq"], room.visible_after_seq)
     if head - start > messaging_settings.RESUME_LIMIT:
         return ResumeStatus(status="limited", seq=room.seq)
     return ResumeStatus(status="ok", seq=start)
