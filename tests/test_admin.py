@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.db import connection
@@ -180,3 +180,15 @@ def test_a_text_that_no_column_holds_is_a_bad_lookup(acme: Tenant, operator: Cli
     answer = operator.get(f"{PAGE}{query}")
     assert (answer.status_code, answer["Location"]) == (302, f"{PAGE}{query.partition('?')[0]}?e=1")
     assert operator.get(answer["Location"]).status_code == 200
+
+
+def test_history_is_shown_where_each_tenant_has_its_own(acme: Tenant, operator: Client, settings: Any) -> None:
+    """With one table for all, the room of this id in another tenant would have its history here."""
+    with acme.activated():
+        room = actions.create_room(acme.users["alice"], name="Lobby")
+    address = f"{PAGE}chatroom/{room.pk}/history/"
+    assert operator.get(address).status_code == 200
+    admin = "django.contrib.admin"
+    settings.TENANT_APPS = [app for app in settings.TENANT_APPS if app != admin]
+    settings.SHARED_APPS = [*settings.SHARED_APPS, admin]
+    assert operator.get(address).status_code == 403

@@ -623,6 +623,17 @@ def test_store_of_sessions_that_cannot_be_imported_is_left_to_django() -> None:
     assert nothing_is_said(SESSION_ENGINE="no.such.engine")
 
 
+def test_w028_one_table_of_what_was_done_in_the_admin() -> None:
+    admin = "django.contrib.admin"
+    left = [app for app in django_settings.TENANT_APPS if app != admin]
+    shared = [*django_settings.SHARED_APPS, admin]
+    identifier, message, hint = the_only(SHARED_APPS=shared, TENANT_APPS=left)
+    assert identifier == "W028"
+    assert "one table of the shared schema" in message
+    assert f'Put "{admin}" into TENANT_APPS' in hint
+    assert nothing_is_said(SHARED_APPS=shared)
+
+
 # The channel layer
 
 

@@ -50,8 +50,7 @@ KEPT = {
     "keycap": "1\ufe0f\u20e3",
     "flags": "🇫🇷 🏳\ufe0f\u200d🌈",
     "England": ENGLAND,
-    "Scotland, Texas": "\U0001f3f4\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f"
-    " \U0001f3f4\U000e0075\U000e0073\U000e0074\U000e0078\U000e007f",
+    "Scotland": "\U0001f3f4\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f",
     "England alone among flags": f"{ENGLAND}{ENGLAND}🏴",
     "private use": "\uf8ff",
     "of a later Unicode": "\U0001fabf\U0001faff",
@@ -88,6 +87,7 @@ REFUSED = {
     "language tag": "a\U000e0001\U000e0065\U000e006e",
     "hidden text": "hello" + "".join(chr(0xE0000 + ord(character)) for character in "ignore all"),
     "flag of hidden text": "\U0001f3f4" + "".join(chr(0xE0000 + ord(c)) for c in "hiddenletters") + "\U000e007f",
+    "flag of a few hidden letters": "\U0001f3f4" + "".join(chr(0xE0000 + ord(c)) for c in "ignore") + "\U000e007f",
     "flag that isn't closed": ENGLAND[:-1],
 }
 

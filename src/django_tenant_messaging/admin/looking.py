@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
-from django.core.exceptions import FieldDoesNotExist
+from django.core.exceptions import FieldDoesNotExist, PermissionDenied
 
 from ..models.ids import MAX_ID
 from ..permissions import may_view, why_request_refused
 from ..selectors import username_field
-from ..tenancy import current_schema
+from ..tenancy import admin_log_is_shared, current_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -90,6 +90,12 @@ class LookOnlyAdmin(ModelAdmin):
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> list[Any]:
         """Show the fields whose models the user may view."""
         return self._visible(request, super().get_fields(request, obj))
+
+    def history_view(self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None) -> Any:
+        """Show what was done to a row; nobody sees it where that can't be told from another tenant's row of this id."""
+        if admin_log_is_shared():
+            raise PermissionDenied
+        return super().history_view(request, object_id, extra_context)
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         """Say whether the app is named among the others."""

@@ -11,7 +11,7 @@ from django.contrib.sessions.backends.file import SessionStore as FileSessions
 from django.contrib.sessions.backends.signed_cookies import SessionStore as CookieSessions
 from django.core.checks import CheckMessage, Warning  # noqa: A004 - the name of Django's documentation
 
-from ..tenancy import sessions_are_shared, users_are_shared
+from ..tenancy import admin_log_is_shared, sessions_are_shared, users_are_shared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,9 +24,16 @@ CACHE_SESSIONS = {"django.contrib.sessions.backends.cache", "django.contrib.sess
 
 def check_isolation(**_kwargs: Any) -> list[CheckMessage]:
     """Report caches in which tenants meet (W011), a session cookie that browsers send to all of them (W016), sessions
-    that the server can't end (W020), and one place for the sessions of all tenants' own users (W021).
+    that the server can't end (W020), one place for the sessions of all tenants' own users (W021), and one for what was
+    done in the admin (W028).
     """
-    return [*_shared_caches(), *_shared_cookie(), *_endless_sessions(), *_shared_sessions()]
+    return [
+        *_shared_caches(),
+        *_shared_cookie(),
+        *_endless_sessions(),
+        *_shared_sessions(),
+        *_shared_admin_log(),
+    ]
 
 
 def _shared_caches() -> Iterator[CheckMessage]:
@@ -94,6 +101,16 @@ def _shared_sessions() -> Iterator[CheckMessage]:
             hint='Use "django.contrib.sessions.backends.db" or "cached_db", with "django.contrib.sessions" in'
             " TENANT_APPS.",
             id="tenant_messaging.W021",
+        )
+
+
+def _shared_admin_log() -> Iterator[CheckMessage]:
+    if admin_log_is_shared():
+        yield Warning(
+            "What is done in the admin of any tenant is in one table of the shared schema, with the names of rooms that"
+            " were deleted. Rows of several tenants have the same id, so that one tenant's are shown in the other.",
+            hint='Put "django.contrib.admin" into TENANT_APPS. Until then, messaging shows no history of its rows.',
+            id="tenant_messaging.W028",
         )
 
 

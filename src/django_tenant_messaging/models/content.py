@@ -17,8 +17,12 @@ from .ids import of_wrong_kind
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-FLAG = re.compile("\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f")
-"""The flag of a part of a country, such as England's: a black flag and the region's code in tags."""
+TAGS = 0xE0000
+REGIONS = ("gbeng", "gbsct", "gbwls")
+_REGIONS_IN_TAGS = "|".join("".join(chr(TAGS + ord(letter)) for letter in region) for region in REGIONS)
+FLAG = re.compile(f"\U0001f3f4(?:{_REGIONS_IN_TAGS})\U000e007f")
+"""The flags of parts of a country that Unicode recommends (UTS #51): a black flag and the region's code in tags. Tags
+show nothing, so that any others could carry a hidden text."""
 BLANK = re.compile(
     "[\u115f\u1160\u2065\u2800\u3164\uffa0\ufff0-\ufff8\U00013441\U00013442\U0001d159\U000e0000-\U000e0fff]"
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .context import activated, current_schema, is_public_schema, public_schema
 from .database import (
     TENANT_DATABASE,
+    admin_log_is_shared,
     app_is_shared,
     app_is_tenants,
     database_address,
@@ -35,6 +36,7 @@ __all__ = [
     "SQLName",
     "Tenant",
     "activated",
+    "admin_log_is_shared",
     "app_is_shared",
     "app_is_tenants",
     "as_sent",

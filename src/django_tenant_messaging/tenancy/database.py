@@ -69,6 +69,12 @@ def sessions_are_shared() -> bool:
     return SESSIONS in _shared_apps() - _tenant_apps()
 
 
+def admin_log_is_shared() -> bool:
+    """Say whether the only table of what was done in the admin is the shared schema's."""
+    admin = apps.app_configs.get("admin")
+    return admin is not None and is_among(admin, _shared_apps()) and not is_among(admin, _tenant_apps())
+
+
 def app_is_tenants() -> bool:
     """Say whether tenants get this app's tables."""
     return is_among(_this_app(), _tenant_apps())
