@@ -11,8 +11,8 @@ from django_tenant_messaging import actions
 from django_tenant_messaging.actions import reading
 from django_tenant_messaging.events import ReadPositionMoved, bus
 from django_tenant_messaging.models import Membership, Message, Notification
+from tests.harness.explaining import LABEL, WAYS, Explained, explained
 from tests.harness.queries import exactly
-from tests.harness.skewed import LABEL, Explained, Skewed, explained
 from tests.harness.world import TEAM, THEIRS, made_world
 
 if TYPE_CHECKING:
@@ -114,18 +114,18 @@ def between_steps(monkeypatch: pytest.MonkeyPatch, happen: Callable[[], Any]) ->
     monkeypatch.setattr(reading, "_step", step_later)
 
 
-def read_explained(world: World, settings: str, room_id: int, seq: int) -> list[Explained]:
-    tenant = Skewed(world.acme.schema_name, *[world.bob] * 4)
-    access, *steps = explained(tenant, settings, lambda t: actions.mark_read(t.one, room_id=room_id, seq=seq))
+def read_explained(world: World, way: str, room_id: int, seq: int) -> list[Explained]:
+    found = explained(world.acme.schema_name, lambda: actions.mark_read(world.bob, room_id=room_id, seq=seq), [way])
+    access, *steps = found[way]
     assert access.buffers < 100
     return steps
 
 
-@pytest.mark.parametrize("settings", ["host", "worker"])
-def test_the_cost_is_that_of_the_unread_notifications_and_not_of_the_room(world: World, settings: str) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_the_cost_is_that_of_the_unread_notifications_and_not_of_the_room(world: World, way: str) -> None:
     fill(world, ELSEWHERE, 2_000, told_of_every=1)
     fill(world, TEAM, 20_000, told_of_every=200)
-    steps = read_explained(world, settings, TEAM, 20_000)
+    steps = read_explained(world, way, TEAM, 20_000)
     assert len(steps) == 3
     assert sum(step.buffers for step in steps) < 20_000, "\n".join(map(str, steps))
     with exactly(4):
@@ -133,20 +133,20 @@ def test_the_cost_is_that_of_the_unread_notifications_and_not_of_the_room(world:
     assert (unread(TEAM), unread(ELSEWHERE), position()) == (1, 2_000, 19_999)
 
 
-@pytest.mark.parametrize("settings", ["host", "worker"])
-def test_where_little_is_new_the_unread_notifications_are_not_gone_through(world: World, settings: str) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_where_little_is_new_the_unread_notifications_are_not_gone_through(world: World, way: str) -> None:
     fill(world, ELSEWHERE, 8_000, told_of_every=1)
     fill(world, TEAM, 1_000, told_of_every=10)
-    (step,) = read_explained(world, settings, TEAM, 1_000)
+    (step,) = read_explained(world, way, TEAM, 1_000)
     assert step.buffers < 10_000, step
 
 
-@pytest.mark.parametrize("settings", ["host", "worker"])
-def test_no_step_of_a_direct_room_looks_at_what_those_before_it_marked(world: World, settings: str) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_no_step_of_a_direct_room_looks_at_what_those_before_it_marked(world: World, way: str) -> None:
     room_id = actions.open_direct_room(world.alice, other=world.bob).id
     fill(world, room_id, 8_000, told_of_every=1, is_direct=True)
     # All in one transaction, so that the index keeps what was marked, as it does for an old snapshot.
-    steps = read_explained(world, settings, room_id, 8_000)
+    steps = read_explained(world, way, room_id, 8_000)
     assert len(steps) == 8
     first, last = steps[0], steps[-1]
     assert last.buffers < first.buffers * 1.2, f"{first}\n\nbecame\n\n{last}"

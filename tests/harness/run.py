@@ -47,16 +47,16 @@ class Run:
         """How to connect to a database of this run, in the form that `DATABASE_URL` may have as well."""
         return make_conninfo(self.postgres_url, dbname=self.prefix + database)
 
-    def template(self, build: Callable[[str], None]) -> str:
-        """Name the template database, which the first worker to ask makes and fills by `build(url)`."""
-        done = self.folder / "template.done"
-        with (self.folder / "template.lock").open("w") as lock:
+    def template(self, build: Callable[[str], None], *, name: str = TEMPLATE, source: str | None = None) -> str:
+        """Name a template database. The first to ask makes it, of `source` if given, and fills it by `build(url)`."""
+        done = self.folder / f"{name}.done"
+        with (self.folder / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not done.exists():
-                self.create(TEMPLATE)
-                build(self.url(TEMPLATE))
+                self.create(name, template=source)
+                build(self.url(name))
                 done.touch()
-        return TEMPLATE
+        return name
 
     def create(self, name: str, *, template: str | None = None) -> str:
         """Make the database `name` of this run, as a copy of `template` if given, and answer its URL."""

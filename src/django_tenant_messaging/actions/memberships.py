@@ -6,6 +6,7 @@ is removed has no message after the removal, and nobody waits for each other in 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth import get_user_model
@@ -17,7 +18,6 @@ from ..events import MembersChanged, RoomsChanged, emit_on_commit
 from ..exceptions import Forbidden, Invalid, NotFound
 from ..models import ChatRoom, DailyAllowance, Membership, RoomCounter
 from ..models.ids import may_be_id, of_wrong_kind
-from ..models.memberships import ACTIVE
 from ..payloads.sizes import bytes_of_user, in_parts
 from ..selectors import access_membership, user_key_type, user_ref
 from ..tenancy import TENANT_DATABASE, current_schema, table_of
@@ -57,8 +57,7 @@ def add_members(actor: AbstractBaseUser, *, room_id: int, users: Collection[Abst
         newcomers = [user for user in users if user.pk not in known or known[user.pk].left_seq is not None]
         _require_consent(newcomers, known)
         if newcomers:
-            members = Membership.objects.filter(ACTIVE, room_id=room_id).count()
-            require_room_size(members + len(newcomers))
+            _require_room_for(room_id, len(newcomers))
             _join(room_id, newcomers, known)
 
 
@@ -79,7 +78,7 @@ def rejoin_room(actor: AbstractBaseUser, *, room_id: int) -> None:
         if place.left_seq is None:
             return
         RoomCounter.objects.select_for_update().get(room_id=room_id)
-        require_room_size(Membership.objects.filter(ACTIVE, room_id=room_id).count() + 1)
+        _require_room_for(room_id, 1)
         _join(room_id, [actor], {actor.pk: place})
         _require_owner(room_id)
 
@@ -117,11 +116,33 @@ def leave_room(actor: AbstractBaseUser, *, room_id: int) -> None:
 
 def _require_owner(room_id: int) -> None:
     """Make the longest member of a locked room its owner when it has none."""
-    remaining = Membership.objects.filter(ACTIVE, room_id=room_id)
-    # All of them, as they are few: asked for any, the planner may look at everybody.
-    if not remaining.filter(role=Membership.Role.OWNER).values_list("pk"):
-        heir = remaining.order_by("joined_seq", "pk").values("pk")[:1]
-        Membership.objects.filter(pk__in=heir).update(role=Membership.Role.OWNER)
+    with connections[TENANT_DATABASE].cursor() as cursor:
+        cursor.execute(_heir_statement(), {"room": room_id})
+
+
+@lru_cache(maxsize=1)
+def _heir_statement() -> str:
+    member = table_of(Membership)
+    # The role is written out: as a parameter it would keep the planner from the index of owners.
+    return f"""
+UPDATE {member} SET role = 'owner' WHERE id = (
+    SELECT id FROM {member}
+    WHERE room_id = %(room)s AND left_seq IS NULL AND joined_seq >= 0
+          AND NOT EXISTS (SELECT FROM {member} WHERE room_id = %(room)s AND role = 'owner' AND left_seq IS NULL)
+    ORDER BY joined_seq, id LIMIT 1
+)"""
+
+
+def _require_room_for(room_id: int, newcomers: int) -> None:
+    """Raise ``Invalid`` when a locked room would have too many members; counting stops there."""
+    with connections[TENANT_DATABASE].cursor() as cursor:
+        cursor.execute(
+            f"SELECT count(*) FROM (SELECT FROM {table_of(Membership)}"
+            " WHERE room_id = %s AND left_seq IS NULL AND joined_seq >= 0 ORDER BY joined_seq, id LIMIT %s) found",
+            [room_id, messaging_settings.MAX_ROOM_MEMBERS],
+        )
+        (found,) = cursor.fetchone()
+    require_room_size(found + newcomers)
 
 
 def _require_consent(newcomers: Collection[AbstractBaseUser], known: dict[Any, Membership]) -> None:

@@ -114,7 +114,8 @@ def _direct_statement() -> str:
 WITH read_now AS MATERIALIZED (
     SELECT id, seq FROM {message}
     WHERE room_id = %(room)s AND receiver_id = %(user)s AND NOT is_read AND seq > %(after)s AND seq <= %(seq)s
-    ORDER BY seq LIMIT %(batch)s
+    -- So few are asked for as there are numbers: else the planner may sort all that the user was ever sent.
+    ORDER BY seq LIMIT least(%(batch)s, %(seq)s - %(after)s)
 ), reached AS (
     SELECT CASE WHEN count(*) < %(batch)s THEN %(seq)s ELSE max(seq) END AS seq FROM read_now
 ), found AS (
@@ -148,12 +149,15 @@ WITH unread AS MATERIALIZED (
 ), reached AS (
     SELECT CASE WHEN is_last THEN %(seq)s ELSE %(position)s END AS seq FROM chosen
 ), fresh AS MATERIALIZED (
-    SELECT id FROM {message}
-    WHERE room_id = %(room)s AND seq > %(position)s AND seq <= %(seq)s AND (SELECT is_by_room FROM chosen)
+    -- Ordered, and at most as many as there are numbers: else the planner may read all of the room.
+    (SELECT id FROM {message}
+     WHERE room_id = %(room)s AND seq > %(position)s AND seq <= %(seq)s AND (SELECT is_by_room FROM chosen)
+     ORDER BY seq LIMIT %(seq)s - %(position)s)
     UNION ALL
-    SELECT id FROM {message}
-    WHERE room_id = %(room)s AND changed_seq > %(position)s AND changed_seq <= %(seq)s AND seq <= %(position)s
-          AND (SELECT is_by_room FROM chosen)
+    (SELECT id FROM {message}
+     WHERE room_id = %(room)s AND changed_seq > %(position)s AND changed_seq <= %(seq)s AND seq <= %(position)s
+           AND (SELECT is_by_room FROM chosen)
+     ORDER BY changed_seq LIMIT %(seq)s - %(position)s)
 ), found AS (
     SELECT unread.id FROM unread CROSS JOIN LATERAL (
         SELECT room_id, seq FROM {message} WHERE id = unread.message_id LIMIT 1

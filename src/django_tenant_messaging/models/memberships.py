@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from django.db import models
+from django.db.models.expressions import RawSQL
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -8,6 +9,8 @@ from .rooms import ChatRoom
 from .users import user_key
 
 ACTIVE = models.Q(left_seq__isnull=True)
+EVER_CHANGED = models.Q(changed_seq__gt=RawSQL("0", []))
+"""Those whose ``changed_seq`` isn't 0. A parameter in place of the 0 would keep the planner from the index of these."""
 
 
 class Membership(models.Model):
@@ -49,8 +52,16 @@ class Membership(models.Model):
             # Joins and leaves after a position: catching up.
             models.Index(
                 fields=["room", "changed_seq"],
+                # See EVER_CHANGED.
                 condition=models.Q(changed_seq__gt=0),
                 name="messaging_member_changed",
+            ),
+            # The longest member, who becomes the owner when the last one leaves; how many there are. Every one joined
+            # at 0 or later: only a query that says so gets this index, by which no single member must be looked up.
+            models.Index(
+                fields=["room", "joined_seq", "id"],
+                condition=models.Q(left_seq__isnull=True, joined_seq__gte=0),
+                name="messaging_member_active",
             ),
             # Whether a group has an owner left.
             models.Index(fields=["room"], condition=models.Q(role="owner"), name="messaging_member_owner"),

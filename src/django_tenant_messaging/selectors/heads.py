@@ -67,11 +67,13 @@ def read_joins(users: Mapping[str, Collection[Any]]) -> dict[str, set[tuple[str,
 
 
 def _heads_of(schema_names: Collection[str]) -> str:
-    # The first row of those who joined of late says enough, and needs no user's id.
+    # One row of those who joined of late says enough, and needs no user's id. The last is where the index ends; for any
+    # the planner may look at all.
     return " UNION ALL ".join(
         f"SELECT {number}, room_id, last_seq FROM {table_in(schema_name, RoomCounter)}"
         f" WHERE room_id = ANY($1[{number}]::bigint[])"
-        f" UNION ALL (SELECT {number}, NULL, NULL FROM {table_in(schema_name, Membership)} WHERE {RECENTLY} LIMIT 1)"
+        f" UNION ALL (SELECT {number}, NULL, NULL FROM {table_in(schema_name, Membership)}"
+        f" WHERE {RECENTLY} ORDER BY joined_at DESC LIMIT 1)"
         for number, schema_name in enumerate(schema_names, 1)
     )
 

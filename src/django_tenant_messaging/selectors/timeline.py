@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..conf import messaging_settings
 from ..events import MembersChanged, MessageChanged, MessagePosted, RoomRenamed, TimelineEvent
 from ..models import Membership, Message, RoomCounter
+from ..models.memberships import EVER_CHANGED
 from ..tenancy import current_schema
 from .messages import load_messages
 from .pages import BYTES_BESIDES, extent_of_page
@@ -73,13 +74,13 @@ def read_returns(room_id: int, *, after: int) -> dict[str, int]:
 
     Who was a member before must have left in between: of leaving and joining again only the joining is stored.
     """
-    rows = Membership.objects.filter(room_id=room_id, changed_seq__gt=after, joined_seq__gt=after)
+    rows = Membership.objects.filter(EVER_CHANGED, room_id=room_id, changed_seq__gt=after, joined_seq__gt=after)
     return {str(key): seq for key, seq in rows.values_list("user_id", "joined_seq")}
 
 
 def _changed_members(room_id: int, after: int, end: int, limit: int) -> tuple[list[Membership], int]:
     """Return the members who came or went up to a position, and the position up to which these are all."""
-    changed = Membership.objects.filter(room_id=room_id, changed_seq__gt=after, changed_seq__lte=end)
+    changed = Membership.objects.filter(EVER_CHANGED, room_id=room_id, changed_seq__gt=after, changed_seq__lte=end)
     about = changed.select_related("user").only("changed_seq", "left_seq", f"user__{username_field()}")
     rows = about.order_by("changed_seq")
     members = list(rows[: limit + 1])

@@ -16,7 +16,8 @@ they need each other:
 * ``written``, ``mentioned``, ``told``: the rows.
 
 Rows of tables that may be large are looked up by arrays or one by one, never by a join: as it takes each array for a
-hundred messages, the planner would read all users, or all rooms, for a few of them.
+hundred messages, the planner would read all users, or all rooms, for a few of them. An answered message is found by its
+id: no index begins with the sum to which its room is compared, so that none leads through the room.
 
 ``INSERT ... ON CONFLICT DO NOTHING`` after the counter would burn numbers. Two sends with one client id at the same
 moment meet at the unique key instead: the second is rolled back whole and finds the first when it runs again.
@@ -64,9 +65,11 @@ WITH draft AS MATERIALIZED (
                AS earlier_id,
            (SELECT visible_after_seq FROM {membership} p
             WHERE p.room_id = given.room_id AND p.user_id = given.sender_id AND left_seq IS NULL) AS visible_after_seq,
-           (SELECT seq FROM {message} m WHERE m.id = given.reply_to AND m.room_id = given.room_id) AS reply_seq,
+           (SELECT seq FROM {message} m WHERE m.id = given.reply_to AND m.room_id + 0 = given.room_id)
+               AS reply_seq,
            CASE kind WHEN 'direct' THEN (SELECT user_id FROM {membership} other
-                                         WHERE other.room_id = given.room_id AND user_id <> given.sender_id LIMIT 1)
+                                         WHERE other.room_id = given.room_id AND user_id <> given.sender_id
+                                         ORDER BY user_id LIMIT 1)
            END AS receiver_id
     FROM unnest(%(rooms)s::bigint[], %(senders)s::{key_type}[], %(client_ids)s::uuid[], %(contents)s::text[],
                 %(replies)s::bigint[], %(direct_texts)s::text[], %(mention_texts)s::text[]) WITH ORDINALITY

@@ -126,8 +126,10 @@ WITH draft AS MATERIALIZED (
             WHERE room_id = %(room)s::bigint AND user_id = %(sender)s::{key_type} AND left_seq IS NULL)
                AS visible_after_seq,
            {reply_seq} AS reply_seq,
+           -- In the order of an index: asked for any, the planner may read all memberships for one.
            CASE kind WHEN 'direct' THEN (SELECT user_id FROM {membership}
-                                         WHERE room_id = %(room)s::bigint AND user_id <> %(sender)s::{key_type} LIMIT 1)
+                                         WHERE room_id = %(room)s::bigint AND user_id <> %(sender)s::{key_type}
+                                         ORDER BY user_id LIMIT 1)
            END AS receiver_id
     FROM (VALUES (0)) AS one LEFT JOIN {room} ON id = %(room)s::bigint
 ), person AS MATERIALIZED (
