@@ -253,7 +253,7 @@ async def test_a_schema_that_is_dropped_under_its_sockets(
         await run_in_tenant("spare", Message.objects.count)
     assert (await foreign.post(1, "as ever"))["type"] == "ok"
     await foreign.until(lambda: "as ever" in foreign.contents())
-    count = len(caplog.records)
-    await asyncio.sleep(1.5)
-    assert len(caplog.records) - count <= 1
+    # Over several intervals: a few records, not one for each.
+    await asyncio.sleep(2)
+    assert len(caplog.records) <= 6, [record.message for record in caplog.records]
     assert "secret" not in caplog.text
