@@ -19,7 +19,7 @@ from django.test import override_settings
 
 from django_tenant_messaging import checks
 from django_tenant_messaging.checks.middleware import GATE, READERS, TENANT
-from django_tenant_messaging.conf import known_settings
+from django_tenant_messaging.conf import faults, known_settings
 from django_tenant_messaging.exceptions import TenantNotReady
 from django_tenant_messaging.middleware import TenantMigrationCheckMiddleware
 from django_tenant_messaging.models import ChatRoom
@@ -110,7 +110,7 @@ def test_example_project_passes_all_checks_in_production(tenants: object) -> Non
 def test_every_id_has_a_test_and_is_used_once() -> None:
     ids = [
         found
-        for file in Path(checks.__file__).parent.glob("*.py")
+        for file in (*Path(checks.__file__).parent.glob("*.py"), Path(faults.__file__))
         for found in re.findall(r'id="tenant_messaging\.(\w+)"', file.read_text())
     ]
     assert sorted(ids) == sorted(set(ids))
@@ -342,7 +342,7 @@ def test_limits_may_be_pairs_of_any_kind_or_none() -> None:
                 "'10.0.0.1/8' is an address within a network; write '10.0.0.0/8', or the address"
                 " alone;"
                 " 'proxy.internal' is no address or network;"
-                " '::/0' is every address there is: then anybody is believed to be a proxy;"
+                " '::/0' holds so many addresses that strangers are believed to be proxies;"
                 " 10 is no address or network."
             ),
         ),

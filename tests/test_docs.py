@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 from django.dispatch import Signal
 
+import django_tenant_messaging
 from django_tenant_messaging import actions, conf, exceptions, selectors, signals
 from django_tenant_messaging.payloads import PROTOCOL, ClientFrame, ServerFrame, parse_frame
 from django_tenant_messaging.realtime.asgi import PATH
@@ -99,7 +100,7 @@ def test_every_setting_is_documented(built: Path) -> None:
 
 
 def test_every_system_check_is_documented() -> None:
-    package = Path(conf.__file__).parent
+    package = Path(django_tenant_messaging.__file__).parent
     ids = {
         found
         for file in package.rglob("*.py")

@@ -433,11 +433,8 @@ def test_a_hook_says_who_sees_details(client: Client, database_url: str, hook: o
         assert shown_to(client, **{"x-office": "yes"}) == [True, True, True]
 
 
-@pytest.mark.parametrize("hook", [broken_hook, "no.such.module", 7])
-def test_a_hook_that_fails_lets_nobody(
-    client: Client, database_url: str, hook: object, caplog: pytest.LogCaptureFixture
-) -> None:
-    settings = override_settings(TENANT_MESSAGING={"SHOW_MIGRATION_DETAILS": hook})
+def test_a_hook_that_fails_lets_nobody(client: Client, database_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    settings = override_settings(TENANT_MESSAGING={"SHOW_MIGRATION_DETAILS": broken_hook})
     with without_record(database_url, "acme"), settings:
         assert shown_to(client) == [False, False, False]
     assert "which says who sees details, failed" in caplog.text

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.core.signals import got_request_exception
 
+from .conf import require_valid_settings
 from .tenancy import public_schema
 from .tenancy.gate import check_is_bypassed, hindrance, hindrance_after, known_to_be_ready
 from .web.health import is_migration_health, migration_health
@@ -34,13 +35,14 @@ class TenantMigrationCheckMiddleware:
     It belongs right after the tenant middleware, under WSGI and ASGI alike. It costs no query while the tenant is known
     to be ready, and one for each schema when that has to be found out. A request that meets a missing table is answered
     by the same 503 instead of a 500. The health view is served in any case. A request without a tenant is one of the
-    shared schema.
+    shared schema. With a wrong value in ``TENANT_MESSAGING`` it raises ``ImproperlyConfigured`` when the server starts.
     """
 
     sync_capable = True
     async_capable = True
 
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        require_valid_settings()
         self.get_response = get_response
         self._is_async = iscoroutinefunction(get_response)
         if self._is_async:
@@ -97,6 +99,7 @@ class MigrationHealthMiddleware:
     async_capable = True
 
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        require_valid_settings()
         self.get_response = get_response
         self._is_async = iscoroutinefunction(get_response)
         if self._is_async:

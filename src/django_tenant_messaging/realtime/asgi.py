@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..conf import messaging_settings
+from ..conf import messaging_settings, require_valid_settings
 from ..exceptions import MessagingError, RateLimited, TenantNotReady
 from ..limits import Limit, TokenBucket
 from ..payloads import PROTOCOL, HelloFrame, RoomPayload, UserPayload, parse_frame, user_payloads
@@ -74,11 +74,15 @@ def messaging_asgi(django_application: Application, *, hub: Hub | None = None) -
 
 
 class MessagingWebSocket:
-    """The ASGI application of the socket, for a host's own routing. It needs no middleware around it."""
+    """The ASGI application of the socket, for a host's own routing. It needs no middleware around it.
+
+    Raises ``ImproperlyConfigured`` when a value in ``TENANT_MESSAGING`` is wrong, so that no server starts with it.
+    """
 
     def __init__(
         self, hub: Hub | None = None, *, look_at_server: Callable[[Receive], None] | None = inspect_server
     ) -> None:
+        require_valid_settings()
         self._hub = hub
         self._look_at_server = look_at_server
 
