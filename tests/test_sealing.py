@@ -155,7 +155,7 @@ async def test_what_no_process_of_the_site_sent_is_not_delivered(
         assert (await bob.post(ROOM, "hello"))["type"] == "ok"
     told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(told) == 1, told
-    assert told[0] == "1 messages of the channel layer aren't used: no process of this site sent them."
+    assert told[0] == "1 messages of the channel layer aren't used: no process of this site sent them just now."
 
 
 async def test_what_a_process_of_the_site_sent_is(bobs: tuple[Peer, Peer], hub: Hub) -> None:
@@ -163,6 +163,50 @@ async def test_what_a_process_of_the_site_sent_is(bobs: tuple[Peer, Peer], hub: 
     await bobs[1].until(lambda: bool(bobs[1].of_type("message")))
     await heard(hub, *bobs)
     assert [bob.contents() for bob in bobs] == [[], [SECRET]]
+
+
+async def test_what_was_heard_is_not_believed_again(
+    bobs: tuple[Peer, Peer], hub: Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as typing that is long over; by the other tenant's group and the process's channel as well."""
+    layer, channel = layer_of(hub), hub.link._channel
+    frame = json.dumps({"type": "typing", "room": ROOM, "user": {"id": "7", "username": "carol"}, "typing": True})
+    recorded = Sealer().sealed(Message(HINTS, "globex", rows_of([Hint("globex", "room", ROOM, frame)])))
+    for _ in range(3):
+        await layer.group_send(group_of("globex"), recorded)
+        await layer.group_send(group_of("acme"), {**recorded, "origin": "another"})
+        await layer.send(channel, recorded)
+    await heard(hub, *bobs)
+    assert [len(bob.of_type("typing")) for bob in bobs] == [0, 1]
+    assert any("aren't used" in record.getMessage() for record in caplog.records)
+
+
+def test_each_process_counts_for_itself_and_for_each_tenant() -> None:
+    """So that what one shard of a layer delays is not taken for something that was sent again."""
+    one, two, receiver = Sealer(), Sealer(), Sealer()
+    early, late = one.sealed(message_about("acme")), one.sealed(message_about("globex"))
+    others = two.sealed(message_about("globex"))
+    assert [receiver.opened(given) is not None for given in (late, early, others)] == [True] * 3
+    assert [receiver.opened(given) for given in (late, early, others)] == [None] * 3
+
+
+def test_no_more_is_remembered_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealing, "MOST_HEARD", 3)
+    receiver = Sealer()
+    for _ in range(10):
+        assert receiver.opened(Sealer().sealed(message_about("acme")))
+    assert len(receiver._heard) == 3
+
+
+async def test_a_report_that_is_sent_again_takes_tokens_once(bobs: tuple[Peer, Peer], hub: Hub) -> None:
+    taken: list[Any] = []
+    absorb, hub.limiter.absorb = hub.limiter.absorb, lambda *args: taken.append(args)  # type: ignore[method-assign]
+    recorded = Sealer().sealed(Message(LIMITS, "", [("tenant", "globex", "", 1.0)]))
+    for _ in range(5):
+        await layer_of(hub).group_send(EVERYONE, recorded)
+    await heard(hub, *bobs)
+    hub.limiter.absorb = absorb  # type: ignore[method-assign]
+    assert len(taken) == 1
 
 
 async def test_a_foreign_report_takes_nobodys_tokens(bobs: tuple[Peer, Peer], hub: Hub) -> None:

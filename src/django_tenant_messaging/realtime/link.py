@@ -219,14 +219,17 @@ class LayerLink:
                     logger.exception("%s messages of the channel layer couldn't be handled, the last:", number)
 
     def _take(self, given: Any) -> None:
-        """Act on what came, unless it is one's own, which was delivered already, or no process of this site sent it."""
+        """Act on what came, unless it is one's own, which was delivered already, or no process of this site sent it, or
+        somebody sends it again.
+        """
         if isinstance(given, dict) and given.get("origin") == self._origin:
             return
         message = self._sealer.opened(given)
         if message is None:
             if number := self._strange.count():
                 logger.warning(
-                    "%s messages of the channel layer aren't used: no process of this site sent them.", number
+                    "%s messages of the channel layer aren't used: no process of this site sent them just now.",
+                    number,
                 )
         elif message.kind != PROBE:
             self._on_message(message)

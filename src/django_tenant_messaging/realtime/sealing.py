@@ -2,14 +2,18 @@
 
 A layer says neither who sent a message nor by which group it came: other code of the host, another site on the same
 Redis or a copy of this one can send to the group of any tenant. So each message carries a seal, made with a key that
-only this site has, over all that it says; nothing of one without it is read.
+only this site has, over all that it says; nothing of one without it is read. Nor can they send one again that was
+heard: each has a number, and of one process those about one tenant come in their order.
 """
 
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from hashlib import blake2b
 from hmac import compare_digest
+from itertools import count
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.conf import settings
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
 PERSON = b"messaging.layer1"
 """What this key and its seals are for; another form of message gets another number."""
 SEAL_BYTES = 16
+MOST_HEARD = 65_536
+"""Processes, times the tenants that each speaks of, of which the last number is known. Each takes about 300 bytes."""
 TELL_INTERVAL = 600.0
 """Seconds between two log records of one kind of message that isn't used."""
 
@@ -40,14 +46,18 @@ class Message(NamedTuple):
 
 
 class Sealer:
-    """Seals messages with ``SECRET_KEY``, and opens those that were sealed with it or one of its fallbacks."""
+    """Seals messages with ``SECRET_KEY``, and opens those that were sealed with it or one of its fallbacks, once."""
 
     def __init__(self) -> None:
         self._keys = list(_keys())
+        self._source = token_hex(8)
+        self._numbers = count(1)
+        self._heard: OrderedDict[tuple[str, str, str], int] = OrderedDict()
+        """The last number of each source, kind and tenant; those that were heard of last are at the end."""
 
     def sealed(self, message: Message, *, origin: str = "") -> dict[str, Any]:
         """Return a message as it is given to the channel layer. The process ``origin`` passes it over."""
-        body = to_json(message)
+        body = to_json((*message, self._source, next(self._numbers)))
         return {
             "type": message.kind,
             "origin": origin,
@@ -56,7 +66,8 @@ class Sealer:
         }
 
     def opened(self, given: object) -> Message | None:
-        """Return a message that came by the channel layer; ``None`` for one that no process of this site sent.
+        """Return a message that came by the channel layer; ``None`` for one that no process of this site sent, or that
+        was opened before, or overtaken by a later one of the same kind about the same tenant.
 
         Raises ``ValueError`` or ``TypeError`` for one of theirs that this release can't read.
         """
@@ -69,7 +80,19 @@ class Sealer:
         text, claimed = body.encode(errors="replace"), seal.encode(errors="replace")
         if not any(compare_digest(_seal(text, key).hex().encode(), claimed) for key in self._keys):
             return None
-        return Message(*from_json(text))
+        *parts, source, number = from_json(text)
+        message = Message(*parts)
+        return message if self._is_later(message, source, number) else None
+
+    def _is_later(self, message: Message, source: str, number: int) -> bool:
+        place = source, message.kind, message.about
+        is_later = self._heard.get(place, 0) < number
+        if is_later:
+            self._heard[place] = number
+            self._heard.move_to_end(place)
+            if len(self._heard) > MOST_HEARD:
+                self._heard.popitem(last=False)
+        return is_later
 
 
 class Seldom:
