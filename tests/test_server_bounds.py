@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
 
@@ -147,6 +147,30 @@ def test_a_host_that_routes_by_itself_is_told_and_keeps_its_limits(
             assert alice.protocol.extensions != []
             assert "hello" in alice.recv(timeout=15)
     assert server.log.read_text().count("a client can fill the memory. Start it with --ws-max-size") == 1
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_what_was_agreed_on_before_the_server_was_told_is_refused(
+    implementation: str, uvicorn: Callable[..., Server], acme: Tenant, people: tuple[str, ...]
+) -> None:
+    """Without its lifespan uvicorn first calls the application when it has agreed on compression."""
+    cookie = uvicorn().login(acme, "alice")
+    server = uvicorn("--ws", implementation, "--lifespan", "off")
+    with suppress(InvalidStatus), open_socket(server, acme, cookie) as first:
+        # wsproto agrees when the application accepts.
+        assert first.protocol.extensions == []
+    with open_socket(server, acme, cookie) as second:
+        assert second.protocol.extensions == []
+        assert "hello" in second.recv(timeout=15)
+
+
+def test_a_wrapper_that_hides_the_server_is_told(
+    uvicorn: Callable[..., Server], acme: Tenant, people: tuple[str, ...]
+) -> None:
+    server = uvicorn(application="tests.routed_host:wrapped")
+    with open_socket(server, acme, server.login(acme, "alice")) as alice:
+        assert "hello" in alice.recv(timeout=15)
+    assert f"can't bound it. Start it with --ws-max-size {LARGEST}" in server.log.read_text()
 
 
 def test_another_server_is_left_alone() -> None:

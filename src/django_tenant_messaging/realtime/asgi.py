@@ -22,7 +22,7 @@ from .commands import Commands
 from .draining import TerminationGuard
 from .handshake import choose_protocol
 from .hub import hub_of_this_loop, running_hub
-from .server_bounds import bound_server, inspect_server
+from .server_bounds import bound_server, inspect_server, was_bounded
 from .socket import Socket
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def messaging_asgi(django_application: Application, *, hub: Hub | None = None) -
     it lets uvicorn take no larger messages than are of use, and none compressed. A host with WebSockets of its own
     routes to :class:`MessagingWebSocket` instead. ``hub`` is for tests that play several processes.
     """
-    websocket = MessagingWebSocket(hub, look_at_server=bound_server)
+    websocket = MessagingWebSocket(hub, bounds_server=True)
 
     async def application(scope: MutableMapping[str, Any], receive: Receive, send: AsgiSend) -> None:
         match scope["type"]:
@@ -79,18 +79,17 @@ class MessagingWebSocket:
     Raises ``ImproperlyConfigured`` when a value in ``TENANT_MESSAGING`` is wrong, so that no server starts with it.
     """
 
-    def __init__(
-        self, hub: Hub | None = None, *, look_at_server: Callable[[Receive], None] | None = inspect_server
-    ) -> None:
+    def __init__(self, hub: Hub | None = None, *, bounds_server: bool = False) -> None:
         require_valid_settings()
         self._hub = hub
-        self._look_at_server = look_at_server
+        self._bounds_server = bounds_server
+        self._has_met_server = False
 
     def meet_server(self, receive: Receive) -> None:
         """Look, the first time, at what the server takes of clients; ``receive`` is the one that it gave."""
-        if self._look_at_server is not None:
-            self._look_at_server(receive)
-            self._look_at_server = None
+        if not self._has_met_server:
+            self._has_met_server = True
+            (bound_server if self._bounds_server else inspect_server)(receive)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: AsgiSend) -> None:
         """Serve one connection until either side closes it."""
@@ -102,7 +101,8 @@ class MessagingWebSocket:
             await _refuse(send, Refusal(protocol), scope, scope["subprotocols"][0])
             return
         hub = self._hub or hub_of_this_loop()
-        if hub.is_draining:
+        # A server that doesn't announce its start agrees with its first clients before it can be told anything.
+        if hub.is_draining or (self._bounds_server and not was_bounded(receive)):
             await _refuse(send, Refusal(CloseCode.RESTART, 1), scope, protocol)
             return
         asked_at = time.monotonic()

@@ -7,6 +7,7 @@ few kilobytes on the wire become that much: a read of its socket holds a thousan
 from __future__ import annotations
 
 import logging
+import sys
 from typing import TYPE_CHECKING, Any
 
 from ..conf import messaging_settings
@@ -40,6 +41,15 @@ def bound_server(receive: Callable[[], Awaitable[Any]]) -> None:
     _tell_if_too_small(config)
 
 
+def was_bounded(receive: Callable[[], Awaitable[Any]]) -> bool:
+    """Say whether the connection that the server gave this with was made after :func:`bound_server`.
+
+    One that was made before keeps the compression that it agreed on. Of other servers nothing is known.
+    """
+    protocol = getattr(receive, "__self__", None)
+    return not getattr(getattr(protocol, "conn", protocol), "available_extensions", None)
+
+
 def inspect_server(receive: Callable[[], Awaitable[Any]]) -> None:
     """Say what uvicorn should be told, where it serves other WebSockets too, which may need what we don't."""
     config = _uvicorn_config(receive)
@@ -54,7 +64,11 @@ def inspect_server(receive: Callable[[], Awaitable[Any]]) -> None:
 def _uvicorn_config(receive: Callable[[], Awaitable[Any]]) -> Any:
     """Return the configuration of the server whose own method this is; ``None`` of another, or behind a wrapper."""
     config = getattr(getattr(receive, "__self__", None), "config", None)
-    return config if type(config).__module__ == UVICORN else None
+    if type(config).__module__ == UVICORN:
+        return config
+    if getattr(receive, "__self__", None) is None and UVICORN in sys.modules:
+        logger.warning("Other code stands between uvicorn and messaging, which can't bound it. Start it %s.", _flags())
+    return None
 
 
 def _faults(config: Any) -> list[str]:
