@@ -174,6 +174,7 @@ WRONG: list[tuple[str, Any, str]] = [
         for origin in (
             "app.example.com",
             "https://",
+            "https://a..b",
             "https://*",
             "https://*.example.com",
             "*",
@@ -995,6 +996,18 @@ def test_w027_origins_without_tls() -> None:
     assert "has 'http://app.example.com':" in message
     assert at_deploy(TENANT_MESSAGING={"ALLOWED_ORIGINS": origins[1:]}) == []
     assert at_deploy(TENANT_MESSAGING={"ALLOWED_ORIGINS": origins}, DEBUG=True) == []
+
+
+def test_w029_limits_that_are_off() -> None:
+    off = {"RATE_LIMIT_BYTES": None, "DAILY_LIMIT_ROOMS": None}
+    ((identifier, message, hint),) = at_deploy(TENANT_MESSAGING=off)
+    assert identifier == "W029"
+    assert message.startswith("In TENANT_MESSAGING RATE_LIMIT_BYTES, DAILY_LIMIT_ROOMS are None:")
+    assert "(rate, burst)" in hint
+    ((_identifier, message, _hint),) = at_deploy(TENANT_MESSAGING={"RATE_LIMIT_USER": None})
+    assert message.startswith("In TENANT_MESSAGING RATE_LIMIT_USER is None:")
+    assert at_deploy(TENANT_MESSAGING={"RATE_LIMIT_BYTES": (10**9, 10**9)}) == []
+    assert at_deploy(TENANT_MESSAGING=off, DEBUG=True) == []
 
 
 def test_what_is_wrong_by_itself_is_said_once() -> None:

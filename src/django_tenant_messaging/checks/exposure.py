@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Warning  # noqa: A004 - the name of Django's documentation
 
-from ..conf import messaging_settings
+from ..conf import RATE_LIMIT, known_settings, messaging_settings
 from .settings import check_settings
 
 if TYPE_CHECKING:
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 def check_exposure(**_kwargs: Any) -> list[CheckMessage]:
     """Report details shown to everybody (W024), pages of all subdomains trusted with forms (W025), host names that
-    nobody chose (W026) and origins without TLS (W027). Only for ``check --deploy``.
+    nobody chose (W026), origins without TLS (W027) and limits that are off (W029). Only for ``check --deploy``.
     """
     found = [*_trusted_pages(), *_any_host()]
     # What is wrong by itself is the other check's subject.
-    return found if check_settings() else [*_shown_details(), *found, *_plain_origins()]
+    return found if check_settings() else [*_shown_details(), *found, *_plain_origins(), *_limits_off()]
 
 
 def _shown_details() -> Iterator[CheckMessage]:
@@ -69,4 +69,16 @@ def _plain_origins() -> Iterator[CheckMessage]:
             " read and write messages by it.",
             hint="Serve these pages by https, and write it so in ALLOWED_ORIGINS.",
             id="tenant_messaging.W027",
+        )
+
+
+def _limits_off() -> Iterator[CheckMessage]:
+    limits = (setting.name for setting in known_settings() if setting.rule is RATE_LIMIT)
+    off = [name for name in limits if getattr(messaging_settings, name) is None]
+    if off and not settings.DEBUG:
+        yield Warning(
+            f"In TENANT_MESSAGING {', '.join(off)} {'are' if len(off) > 1 else 'is'} None: of that, one client may do"
+            " as much as the server can carry.",
+            hint="Leave them out for the defaults, or write a pair of numbers, as high as you like: (rate, burst).",
+            id="tenant_messaging.W029",
         )

@@ -77,7 +77,8 @@ FLAG = Rule("True or False", lambda value: isinstance(value, bool))
 STRING = Rule("a string", lambda value: isinstance(value, str))
 TEXT = Rule("a non-empty string", lambda value: isinstance(value, str) and value != "")
 ORIGIN = re.compile(
-    r"(?P<scheme>https?)://(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9.-]*[a-z0-9])?)(:(?P<port>[1-9][0-9]{0,4}))?"
+    r"(?P<scheme>https?)://(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*)"
+    r"(:(?P<port>[1-9][0-9]{0,4}))?"
 )
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 
