@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from django_tenant_messaging import actions
 from django_tenant_messaging.actions import mentions
 from django_tenant_messaging.actions.mentions import mention_candidates
+from django_tenant_messaging.actions.messages import Draft
 from django_tenant_messaging.models import ChatRoom, Mention, Message, Notification
 from django_tenant_messaging.models.rooms import RoomCounterManager
-from django_tenant_messaging.types import UserRef
+from django_tenant_messaging.types import SentMessage, UserRef
 from tests.harness.queries import exactly, queries
 from tests.harness.world import TEAM, made_world
 
@@ -26,7 +27,21 @@ if TYPE_CHECKING:
     from tests.harness.world import World
 
 LONGEST = "x" * 150
-NAMES = ("bob_2", "b.o.b", "bob-smith", "bob+home", "2bob", "bob.", "Bob", "josé", "Ольга", "会社", "café-bar", LONGEST)
+NAMES = (
+    "bob_2",
+    "b.o.b",
+    "bob-smith",
+    "bob+home",
+    "2bob",
+    "bob.",
+    "Bob",
+    "josé",
+    "Ольга",
+    "会社",
+    "café-bar",
+    "İbo",
+    LONGEST,
+)
 
 # A text and the members that it mentions, in order. "bob" and "Bob" are two members.
 TEXTS: dict[str, list[str]] = {
@@ -65,6 +80,10 @@ TEXTS: dict[str, list[str]] = {
     "@Bob": ["Bob"],
     "@BOB": [],
     "@CAROL @Carol": ["carol"],
+    "@CAROL @bob @carol": ["carol", "bob"],
+    "@BOB @bob @Bob": ["bob", "Bob"],
+    "@BOB. @carol": ["bob.", "carol"],
+    "@İbo": ["İbo"],
     "@JOSÉ @ОЛЬГА": ["josé", "Ольга"],
     # Not members, not names
     "@dave": [],
@@ -158,6 +177,14 @@ def test_names_of_the_other_tenant_are_not_mentioned(world: World) -> None:
     with world.globex.activated():
         actions.add_members(world.globex.users["carol"], room_id=TEAM, users=[frank])
     assert not actions.send_message(world.alice, room_id=TEAM, content="@frank").message.mentioned_users
+
+
+def test_a_name_found_in_one_room_is_looked_for_in_the_next_in_any_case(world: World) -> None:
+    other_bob = world.acme.users["Bob"]
+    other = actions.create_room(world.alice, name="other", members=[other_bob])
+    drafts = [Draft(world.alice, room_id, "hello @bob") for room_id in (TEAM, other.id)]
+    sent = actions.send_messages(drafts)
+    assert [one.message.mentioned_users[0].username for one in sent if isinstance(one, SentMessage)] == ["bob", "Bob"]
 
 
 @pytest.mark.parametrize("highest", [0, 1, 2])

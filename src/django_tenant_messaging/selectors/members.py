@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db import connections
-from django.db.models.functions import Lower
 
 from ..conf import messaging_settings
 from ..exceptions import Invalid
@@ -142,19 +141,55 @@ ORDER BY who.place, contact.key
 
 
 def mentioned_members(names: Mapping[int, Collection[str]]) -> dict[int, list[tuple[Any, UserRef]]]:
-    """Return by room id key and reference of the members whose username is one of the room's names, in any case; one
-    query.
+    """Return by room id key and reference of the members whose username is one of the room's names; one query.
+
+    Of a name that no member has exactly so, all members of this name in any case. Only for such a name the names of all
+    members are compared, ``MAX_ROOM_MEMBERS`` at most.
     """
-    field = f"user__{username_field()}"
-    folded = {room_id: {name.lower() for name in of_room} for room_id, of_room in names.items()}
-    rows = (
-        Membership.objects.filter(ACTIVE, room_id__in=folded)
-        .annotate(folded=Lower(field))
-        .filter(folded__in=set().union(*folded.values()))
-        .values_list("room_id", "user_id", field, "folded")
-    )
+    asked = [(room_id, name, name.lower()) for room_id, of_room in names.items() for name in of_room]
     members: dict[int, list[tuple[Any, UserRef]]] = defaultdict(list)
-    for room_id, key, name, lowered in rows:
-        if lowered in folded[room_id]:
+    with connections[TENANT_DATABASE].cursor() as cursor:
+        cursor.execute(_mentioned(), [list(column) for column in zip(*asked, strict=True)])
+        for room_id, key, name in cursor:
             members[room_id].append((key, UserRef(id=str(key), username=name)))
     return members
+
+
+@lru_cache(maxsize=1)
+def _mentioned() -> str:
+    # Each name is looked up by itself, and in any case among the members by their keys: joined as the planner likes, it
+    # would go through all of the tenant's users. "IS TRUE" has it hash the names, not compare each member with each.
+    model = get_user_model()
+    user, member = table_of(model), table_of(Membership)
+    key, name = column_of(model, "pk"), column_of(model, username_field())
+    return f"""
+WITH asked AS MATERIALIZED (
+    SELECT * FROM unnest(%s::bigint[], %s::{_username_type()}[], %s::text[]) asked(room_id, name, folded)
+), exact AS MATERIALIZED (
+    SELECT asked.room_id, asked.name AS asked, found.key, found.name
+    FROM asked
+    CROSS JOIN LATERAL (SELECT {key} AS key, {name} AS name FROM {user} WHERE {name} = asked.name OFFSET 0) found
+    CROSS JOIN LATERAL (
+        SELECT FROM {member} WHERE room_id = asked.room_id AND user_id = found.key AND left_seq IS NULL OFFSET 0
+    ) present
+), missed AS MATERIALIZED (
+    SELECT room_id, folded FROM asked WHERE (room_id, name) NOT IN (SELECT room_id, asked FROM exact)
+)
+SELECT room_id, key, name FROM exact
+UNION
+SELECT room.id, alike.key, alike.name
+FROM (SELECT DISTINCT room_id AS id FROM missed) room
+CROSS JOIN LATERAL (
+    SELECT {key} AS key, {name} AS name, LOWER({user}.{name}) AS folded FROM {user}
+    WHERE {key} = ANY(ARRAY(SELECT user_id FROM {member} WHERE room_id = room.id AND left_seq IS NULL))
+    OFFSET 0
+) alike
+WHERE ((room.id, alike.folded) IN (SELECT room_id, folded FROM missed)) IS TRUE
+"""
+
+
+def _username_type() -> str:
+    """Return the type that the database gives usernames, without their length: a longer name isn't to be cut."""
+    field: Any = get_user_model()._meta.get_field(username_field())
+    name: str = field.rel_db_type(connections[TENANT_DATABASE])
+    return name.partition("(")[0]
