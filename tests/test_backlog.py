@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tests.harness.tenants import Tenant
 
 ROOM = 1
+USER_QUEUE_BYTES = 240_000
 
 
 class TestOneUsersOutboxes:
@@ -124,19 +125,19 @@ class TestOneUsersOutboxes:
 @pytest.fixture
 def bounded(settings: Any) -> None:
     settings.TENANT_MESSAGING = UNLIMITED | {
-        "HISTORY_PAGE_BYTES": 30_000,
-        "USER_QUEUE_BYTES": 100_000,
-        "SOCKET_QUEUE_BYTES": 65_536,
+        "HISTORY_PAGE_BYTES": 65_536,
+        "USER_QUEUE_BYTES": USER_QUEUE_BYTES,
+        "SOCKET_QUEUE_BYTES": 150_000,
     }
 
 
 @pytest.fixture
 def long_history(bounded: None, acme: Tenant, globex: Tenant, team: None) -> None:
-    """Forty messages of 4,000 bytes in room 1 of both tenants: six of them are a page."""
+    """Forty messages of 10,000 bytes in room 1 of both tenants: six of them are a page."""
     for tenant in (acme, globex):
         with tenant.activated():
             for _ in range(40):
-                actions.send_message(tenant.users["carol"], room_id=ROOM, content="x" * 4_000)
+                actions.send_message(tenant.users["carol"], room_id=ROOM, content="x" * 10_000)
 
 
 @pytest.fixture
@@ -179,7 +180,7 @@ class TestSockets:
         # Four of them are as much as may wait; the other tenant's alice has read ten.
         assert reads.count("alice") - 10 == 4
         backlog = backlog_of(acme, "alice")
-        assert 100_000 <= backlog.bytes < 100_000 + 60_000
+        assert USER_QUEUE_BYTES <= backlog.bytes < USER_QUEUE_BYTES + 140_000
         for peer in alices:
             peer.reads.set()
         for peer in alices:
@@ -190,11 +191,11 @@ class TestSockets:
     async def test_hello_waits_too(self, acme: Tenant, peers: Peers) -> None:
         alice = await peers.connect(acme, "alice")
         backlog = backlog_of(acme, "alice")
-        backlog.bytes += 100_000
+        backlog.bytes += USER_QUEUE_BYTES
         opening = asyncio.create_task(peers.connect(acme, "alice"))
         await (await peers.connect(acme, "bob")).ask("ping")
         assert not opening.done()
-        backlog.freed(100_000)
+        backlog.freed(USER_QUEUE_BYTES)
         await (await opening).ask("ping")
         await alice.ask("ping")
 

@@ -17,7 +17,7 @@ class Migration(migrations.Migration):
         AddIndexBesideWrites(
             model_name="membership",
             index=models.Index(
-                condition=models.Q(("left_seq__isnull", True), ("joined_seq__gte", 0)),
+                condition=models.Q(("joined_seq__gte", 0), ("left_seq__isnull", True)),
                 fields=["room", "joined_seq", "id"],
                 name="messaging_member_active",
             ),
