@@ -18,8 +18,10 @@ from django_tenant_messaging import actions
 from django_tenant_messaging.conf import messaging_settings
 from django_tenant_messaging.exceptions import TenantNotReady
 from django_tenant_messaging.realtime import publisher
+from django_tenant_messaging.realtime.hub import hub_of_this_loop
 from django_tenant_messaging.tenancy import run_in_tenant
 from django_tenant_messaging.tenancy.gate import verdicts
+from django_tenant_messaging.types import Readiness, SchemaState
 from tests.harness.breaking import OURS, STATUS_TABLE, locked_table, without_record, without_table
 from tests.harness.peer import scope_for, session_of
 from tests.harness.world import TEAM, World, made_world
@@ -63,6 +65,24 @@ async def test_open_sockets_are_closed_and_the_other_tenants_are_not(
         assert await chats(peers, world.globex, "as ever")
         await foreign.until(lambda: "as ever" in foreign.contents())
         assert foreign.close_code is None
+
+
+async def test_what_is_closed_is_told_once_and_nothing_when_there_is_nothing(
+    world: World, peers: Peers, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each comparison and each look at the rights that is under way learns of the tenant by itself."""
+    with override_settings(TENANT_MESSAGING={"RECONCILE_INTERVAL": 60}):
+        alice = await peers.connect(world.acme, "alice")
+        foreign = await peers.connect(world.globex, "alice")
+        hub, missing = hub_of_this_loop(), Readiness("acme", SchemaState.MISSING)
+        hub.close_tenant("acme", missing)
+        hub.close_tenant("acme", missing)
+        await alice.until(lambda: alice.close_code is not None)
+        await alice.close()
+        assert hub.sockets_of("acme") == []
+        hub.close_tenant("acme", missing)
+        assert [record.getMessage() for record in caplog.records] == [f"[acme] 1 sockets are closed: {missing.reason}"]
+        assert (await foreign.ask("ping"))["type"] == "ok"
 
 
 async def test_what_keeps_the_gate_from_knowing_is_not_told_to_clients(

@@ -235,8 +235,9 @@ class Hub:
 
     def close_tenant(self, schema_name: str, readiness: Readiness) -> None:
         """Close the sockets of a tenant that may no longer be served."""
-        sockets = self.sockets_of(schema_name)
-        logger.warning("[%s] %s sockets are closed: %s", schema_name, len(sockets), readiness.reason)
+        sockets = [socket for socket in self.sockets_of(schema_name) if not socket.is_closing]
+        if sockets:
+            logger.warning("[%s] %s sockets are closed: %s", schema_name, len(sockets), readiness.reason)
         for socket in sockets:
             socket.close(CloseCode.UNAVAILABLE)
 
