@@ -17,7 +17,7 @@ from django_tenant_messaging import actions
 from django_tenant_messaging.exceptions import TenantNotReady
 from django_tenant_messaging.models import Message
 from django_tenant_messaging.tenancy import run_in_tenant
-from django_tenant_messaging.tenancy.gate import inspect_schema, inspect_schemas, inspection, mending
+from django_tenant_messaging.tenancy.gate import inspect_schema, inspect_schemas, inspection, mending, reading
 from django_tenant_messaging.tenancy.gate.describing import describe_tables
 from django_tenant_messaging.tenancy.gate.repair import repair_schema
 from django_tenant_messaging.types import SchemaState
@@ -177,16 +177,16 @@ def test_a_schema_that_is_dropped_while_it_is_mended(
 def test_a_schema_that_is_dropped_while_many_are_looked_at(
     spare: Tenant, acme: Tenant, globex: Tenant, monkeypatch: pytest.MonkeyPatch, database_url: str
 ) -> None:
-    read, calls = inspection._read, [0]
+    read, calls = reading.read, [0]
 
-    def reading(*args: Any) -> Any:
+    def reading_late(*args: Any) -> Any:
         calls[0] += 1
         if calls[0] == 1:
             with psycopg.connect(database_url, autocommit=True) as other:
                 other.execute("DROP SCHEMA spare CASCADE")
         return read(*args)
 
-    monkeypatch.setattr(inspection, "_read", reading)
+    monkeypatch.setattr(inspection, "read", reading_late)
     found = {one.schema_name: one.state for one in inspect_schemas({"acme": "", "spare": "", "globex": ""})}
     assert found == {"acme": SchemaState.OK, "spare": SchemaState.MISSING, "globex": SchemaState.OK}
 
@@ -194,15 +194,15 @@ def test_a_schema_that_is_dropped_while_many_are_looked_at(
 def test_a_tenant_that_is_deleted_while_all_are_verified_fails_nothing(
     spare: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, calls = inspection._read, [0]
+    read, calls = reading.read, [0]
 
-    def reading(*args: Any) -> Any:
+    def reading_late(*args: Any) -> Any:
         calls[0] += 1
         if calls[0] == 2:
             delete("spare")
         return read(*args)
 
-    monkeypatch.setattr(inspection, "_read", reading)
+    monkeypatch.setattr(inspection, "read", reading_late)
     status, printed, complaints = run_command("verify_tenant_migrations")
     assert (status, printed[-1], complaints) == (0, "3 schemas: 3 ok", [])
 

@@ -20,6 +20,7 @@ from django_tenant_messaging.tenancy.gate import (
     inspect_schema,
     inspect_schemas,
     inspection,
+    reading,
     schema_kinds,
     verdicts,
 )
@@ -486,7 +487,7 @@ def test_looking_inside_a_transaction_leaves_it_as_it_was(spare: Tenant, databas
 def test_looking_never_waits_for_long_inside_a_transaction(
     acme: Tenant, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inspection, "LOCK_TIMEOUT", 100)
+    monkeypatch.setattr(reading, "SETTINGS", ("SET LOCAL lock_timeout = 100",))
     with locked_table(database_url, "acme", "django_migrations"), transaction.atomic():
         assert state("acme") is SchemaState.ERROR
         assert state("globex") is SchemaState.OK
@@ -495,7 +496,7 @@ def test_looking_never_waits_for_long_inside_a_transaction(
 def test_a_locked_schema_costs_the_others_nothing(
     spare: Tenant, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inspection, "LOCK_TIMEOUT", 100)
+    monkeypatch.setattr(reading, "SETTINGS", ("SET LOCAL lock_timeout = 100",))
     with locked_table(database_url, "acme", "django_migrations"), queries() as made:
         found = {one.schema_name: one for one in inspect_schemas(schema_kinds())}
     assert [name for name, one in found.items() if not one.is_ready] == ["acme"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -14,12 +15,13 @@ from django_tenant_messaging.tenancy import readiness_of
 from django_tenant_messaging.tenancy.gate import inspect_schema, inspect_schemas, schema_kinds, structure, verdicts
 from django_tenant_messaging.tenancy.gate.describing import to_keep
 from django_tenant_messaging.tenancy.gate.repair import repair_schema
-from django_tenant_messaging.tenancy.gate.requirements import requirements_of
+from django_tenant_messaging.tenancy.gate.requirements import Requirements, requirements_of
 from django_tenant_messaging.tenancy.gate.structure import KEPT
 from django_tenant_messaging.types import SchemaState
 from tests.harness.commands import run_command
 from tests.harness.queries import exactly, queries
 from tests.harness.spare import execute
+from tests.harness.tenants import know_structures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -327,6 +329,36 @@ def test_a_structure_that_is_known_takes_one_query(acme: Tenant) -> None:
             assert not inspect_schema("acme", "").is_ready
         assert len([one for one in made if "WITH" in one]) == 1
         transaction.set_rollback(True)
+
+
+def test_a_memory_that_is_full_forgets_nothing_that_is_being_judged(acme: Tenant, monkeypatch: Any) -> None:
+    """The look itself makes it forget the tables of globex, which it knew, when it learns of the one of acme."""
+    know_structures()
+    monkeypatch.setattr(structure, "MOST_JUDGED", 0)
+    with transaction.atomic():
+        execute(*BROKEN["an index"][0])
+        found = {one.schema_name: one.state.value for one in inspect_schemas(schema_kinds())}
+        assert found == {"public": "ok", "acme": "drifted", "globex": "ok"}
+        transaction.set_rollback(True)
+
+
+def test_what_other_threads_make_it_forget_is_judged_all_the_same(acme: Tenant, monkeypatch: Any) -> None:
+    know_structures()
+    monkeypatch.setattr(structure, "MOST_JUDGED", 0)
+    ours, flaws = requirements_of("").structure, Requirements.flaws
+    assert ours is not None
+
+    def flaws_after_another_look(requirements: Requirements, *args: Any, **kwargs: Any) -> Any:
+        """Between the reading of the tables and their judgement, as another thread may come at any time."""
+        other = threading.Thread(target=ours.learn, args=([], "integer"))
+        other.start()
+        other.join()
+        return flaws(requirements, *args, **kwargs)
+
+    monkeypatch.setattr(Requirements, "flaws", flaws_after_another_look)
+    assert inspect_schema("acme", "").is_ready
+    assert ours.judged == {}
+    assert all(one.is_ready for one in inspect_schemas(schema_kinds()))
 
 
 def test_the_running_server_notices_within_its_time(clock: Clock, database_url: str, acme: Tenant) -> None:

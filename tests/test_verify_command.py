@@ -23,7 +23,7 @@ from django.db import connection, transaction
 from django_tenant_messaging.exceptions import Unavailable
 from django_tenant_messaging.management import fixing, looking, verification
 from django_tenant_messaging.models import Message
-from django_tenant_messaging.tenancy.gate import inspect_schema, inspect_schemas, inspection, schema_kinds, verdicts
+from django_tenant_messaging.tenancy.gate import inspect_schema, inspect_schemas, reading, schema_kinds, verdicts
 from django_tenant_messaging.tenancy.gate.migrating import migration_lock
 from django_tenant_messaging.types import SchemaState
 from example.services.process import python_path
@@ -267,7 +267,7 @@ def test_looking_takes_few_queries_however_many_schemas_there_are(spare: Tenant)
 def test_a_locked_schema_is_an_error_and_the_others_are_told(
     acme: Tenant, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inspection, "LOCK_TIMEOUT", 100)
+    monkeypatch.setattr(reading, "SETTINGS", ("SET LOCAL lock_timeout = 100",))
     with locked_table(database_url, "acme", "django_migrations"):
         status, printed, _complaints = run()
     assert status == 1

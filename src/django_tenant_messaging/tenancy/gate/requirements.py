@@ -56,16 +56,16 @@ class Requirements:
         chosen = messaging_settings.REQUIRED_APPS
         return chosen is None or label == APP_LABEL or label in chosen
 
-    def flaws(self, digests: Mapping[str, int], *, is_ahead: bool) -> list[Flaw]:
-        """Return what isn't as the migrations make it in this app's tables, given the digests of those that are there.
+    def flaws(self, tables: Mapping[str, tuple[Flaw, ...]], *, is_ahead: bool) -> list[Flaw]:
+        """Return what isn't as the migrations make it in this app's tables, given what was found of those there are.
 
         Of a schema that a newer release has migrated, only what isn't there: that release may have changed the rest.
         """
         if self.structure is None:
             return []
-        gone = [Flaw(table, "relation", table, table) for table in self.structure.tables if table not in digests]
-        found = [*gone, *(flaw for digest in digests.values() for flaw in self.structure.judged[digest])]
-        return [flaw for flaw in found if flaw.part == "relation" or not is_ahead]
+        gone = [Flaw(table, "relation", table, table) for table in self.structure.tables if table not in tables]
+        flaws = [*gone, *(flaw for found in tables.values() for flaw in found)]
+        return [flaw for flaw in flaws if flaw.part == "relation" or not is_ahead]
 
     def missing(self, recorded: Collection[Key]) -> list[Key]:
         """Return the migrations that ``migrate`` would apply, in that order.

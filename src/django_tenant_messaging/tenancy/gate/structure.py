@@ -77,12 +77,19 @@ class Structure:
     judged: dict[int, tuple[Flaw, ...]] = field(default_factory=dict)
     """What was found of tables, by their digests."""
 
-    def learn(self, described: Iterable[Description], user_type: str) -> None:
-        """Judge tables, and remember it for all that have the same digest."""
+    def remembered(self, digests: Iterable[int]) -> dict[int, tuple[Flaw, ...]]:
+        """Return what was found of tables, by those of these digests that this process remembers."""
+        # Asked for once: another thread may forget them between a look whether they are there and their reading.
+        found = ((digest, self.judged.get(digest)) for digest in digests)
+        return {digest: flaws for digest, flaws in found if flaws is not None}
+
+    def learn(self, described: Iterable[Description], user_type: str) -> dict[int, tuple[Flaw, ...]]:
+        """Judge tables, and remember it for all that have the same digest. Returns what was found, by the digests."""
+        found = {int(table["digest"]): tuple(self.flaws(table, user_type)) for table in described}
         if len(self.judged) > MOST_JUDGED:
             self.judged.clear()
-        for table in described:
-            self.judged[int(table["digest"])] = tuple(self.flaws(table, user_type))
+        self.judged.update(found)
+        return found
 
     def flaws(self, found: Description, user_type: str) -> Iterator[Flaw]:
         """Yield in what a table differs. More than is expected is no difference, unless it changes what the table does:
