@@ -20,7 +20,8 @@ from example.services import EmbeddedPostgres  # noqa: E402 - the path is set ab
 def main() -> None:
     """Migrate a tenant of the example project in a PostgreSQL of its own, and describe it."""
     with tempfile.TemporaryDirectory() as folder, EmbeddedPostgres(Path(folder) / "data") as server:
-        os.environ |= {"DATABASE_URL": server.url(), "DJANGO_SETTINGS_MODULE": "example.settings"}
+        os.environ |= {"DATABASE_URL": server.url(), "SECRET_KEY": "unused"}
+        os.environ["DJANGO_SETTINGS_MODULE"] = "example.settings"
         import django
 
         django.setup()

@@ -60,7 +60,7 @@ class Membership(models.Model):
             # at 0 or later: only a query that says so gets this index, by which no single member must be looked up.
             models.Index(
                 fields=["room", "joined_seq", "id"],
-                condition=ACTIVE & models.Q(joined_seq__gte=0),
+                condition=models.Q(left_seq__isnull=True, joined_seq__gte=0),
                 name="messaging_member_active",
             ),
             # Whether a group has an owner left.
