@@ -80,7 +80,7 @@ def hold_room_locked(actor: AbstractBaseUser, *, room_id: int) -> HeldRoom:
 def hold_users_locked(users: Collection[AbstractBaseUser]) -> None:
     """Keep users from being deleted until the transaction ends; one query.
 
-    Raises :class:`~django_tenant_messaging.exceptions.NotFound` for those who were deleted already.
+    Raises :class:`~django_tenant_messaging.exceptions.NotFound` for deleted users.
     """
     with connections[TENANT_DATABASE].cursor() as cursor:
         cursor.execute(_users_statement(), [[user.pk for user in users]])

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 MOST_BYTES = 65_536
-"""Bytes of the names of those who come or go at one position of the timeline: all members get them in one frame."""
+"""Bytes of the names of users who join or leave at one position of the timeline: a frame tells all members of them."""
 
 
 def add_members(actor: AbstractBaseUser, *, room_id: int, users: Collection[AbstractBaseUser]) -> None:

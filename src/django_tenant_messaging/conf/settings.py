@@ -80,7 +80,7 @@ class MessagingSettings:
     """Most messages of one page of history."""
     HISTORY_PAGE_BYTES = Setting(262_144, at_least(65_536))
     """Most bytes of one page of history, of earlier versions, or of what a socket missed. A page ends early, but holds
-    one message at least. A ``hello`` has three quarters of it for rooms and one for who is online."""
+    one message at least. A ``hello`` has three quarters of it for rooms, one for users online."""
     RESUME_LIMIT = Setting(1_000, at_least(1))
     """Most timeline entries of one room that a resume sends; a client that missed more pages through the history."""
     MAX_FRAME_BYTES = Setting(131_072, at_least(1_024))

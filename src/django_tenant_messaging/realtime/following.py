@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 class Online(NamedTuple):
-    """Who is online among those that a user shares a room with, and whether there are more than these."""
+    """The online users who share a room with a user, and whether there are more than these."""
 
     users: Sequence[UserRef]
     is_limited: bool
